@@ -1,0 +1,119 @@
+"""A session's record, and the seams between the pool and those who use it or do its work.
+
+A session is one opened, authenticated connection to the real server, owned by a pool. Its state is
+the ledger's collection that it is in; ``state`` only repeats which one, and only the ledger writes it.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from proxy.errors import ProxyError
+from proxy.pool.limits import OFF, TIMEDWAIT
+
+OPENING: Final = 0  # being connected and logged in; its slot is taken already
+IDLE: Final = 1  # open, fresh enough to be looked at, held by nobody
+CARE: Final = 2  # open, in the pool's own hands: ping, reset, recovery
+BUSY: Final = 3  # held by a client
+CLOSING: Final = 4  # told to end; its slot is taken until the server has really ended it
+GONE: Final = 5
+STATES: Final = ("opening", "idle", "care", "busy", "closing", "gone")
+
+# What the care of a session is about. A ping or a reset ends soon and hands on to whoever waits;
+# a recovery waits for a query that a vanished client left behind, so nobody may count on it.
+NO_CARE: Final = 0
+PING: Final = 1
+RESET: Final = 2
+RECOVERY: Final = 3
+
+
+class Key:
+    """What a session must match to serve a client: one object per (database, user), compared by identity."""
+
+    def __init__(self, database: str, user: str) -> None:
+        self.database = database
+        self.user = user
+
+    def __repr__(self) -> str:
+        return f"{self.user}@{self.database}"
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Backend(ABC):
+    """The pool's hold on the code and socket behind one session. Every method may run for long."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the server has answered. Raises BackendError."""
+
+    @abstractmethod
+    async def reset(self) -> None:
+        """Wipe what a client may have left. Raises BackendError."""
+
+    @abstractmethod
+    async def recover(self) -> None:
+        """Bring a session back whose client left in the middle of something. Raises BackendError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ask the server to end the session, and return when it has."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Cut the connection at once, whatever the server does."""
+
+    @abstractmethod
+    def is_gone(self) -> bool:
+        """The server has already ended the session, or the connection is lost."""
+
+
+class Session:
+    """The record of one session; ``number`` is its id in logs. Times are monotonic seconds."""
+
+    def __init__(self, number: int, key: Key, now: float) -> None:
+        self.number = number
+        self.key = key
+        self.state: int = OPENING
+        self.care: int = NO_CARE
+        self.forced = False  # opened above `max`, which only forceget may
+        self.backend: Backend | None = None
+        self.opened_at = now
+        self.idle_since = now
+        self.busy_since = now
+        self.expires: float = OFF  # when max_lifetime, jittered, is over
+
+    def __repr__(self) -> str:
+        return f"<Session {self.number} {STATES[self.state]} {self.key!r}>"
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Opener(ABC):
+    """Opens sessions for a pool."""
+
+    @abstractmethod
+    async def open(self, session: Session) -> Backend:
+        """Connect and log in. Raises OpenFailed; cleans up behind itself when cancelled."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Waiter(ABC):
+    """Somebody who wants a session. The client itself is one: no future and no task per request.
+
+    ``deadline`` is set by the pool from the getmode and ``wait_timeout`` (seconds).
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.getmode: int = TIMEDWAIT
+        self.wait_timeout: float = 0.0
+        self.since: float = 0.0
+        self.deadline: float = OFF
+
+    @abstractmethod
+    def granted(self, session: Session) -> bool:
+        """Take over the session, in this very step; False when the waiter has gone and will not."""
+
+    @abstractmethod
+    def refused(self, error: ProxyError) -> None:
+        """There is no session: a PoolError says how full the pool was, a BackendError what failed."""
