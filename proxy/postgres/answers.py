@@ -1,0 +1,121 @@
+"""What Penstock itself says to a client: refusals, last words, and the answer when a session has died.
+
+Cold. Every text names what was wrong and which setting changes it.
+"""
+
+from proxy.errors import PoolBusy, PoolClosed, PoolError, PoolTimeout, QueueFull
+from proxy.postgres.messages import READY_IDLE, error, ready
+from proxy.postgres.state import ENDED, IDLE, SESSION_MODE, ClientState
+from proxy.reasons import CloseReason
+
+_FATAL = {
+    CloseReason.DRAIN: ("57P01", "Penstock is shutting down", ""),
+    CloseReason.DRAIN_TIMEOUT: (
+        "57P01",
+        "Penstock is shutting down, and the transaction did not end in time",
+        "How long it waits is drain_timeout.",
+    ),
+    CloseReason.IDLE_TRANSACTION: (
+        "25P03",
+        "terminating connection due to idle-in-transaction timeout",
+        "The setting is idle_transaction_timeout of the pool.",
+    ),
+    CloseReason.SESSION_LOST: ("08006", "the session with the server was lost", ""),
+    CloseReason.PROTOCOL_ERROR: ("08P01", "protocol error", ""),
+}
+
+
+def refusal(pool: str, cause: PoolError, severity: str = "ERROR") -> bytes:
+    """No session for this unit of work: an ERROR that the connection survives."""
+    sqlstate, hint = "53300", f"Raise pools.{pool}.max"
+    if isinstance(cause, PoolBusy):
+        hint += ", or set penstock.getmode = 'timedwait' to wait for a session."
+    elif isinstance(cause, PoolTimeout):
+        hint += f" or pools.{pool}.wait_timeout."
+    elif isinstance(cause, QueueFull):
+        hint += f" or pools.{pool}.max_waiting."
+    elif isinstance(cause, PoolClosed):
+        sqlstate, hint = "57P01", "Connect again."
+    return error(
+        severity, sqlstate, f"no session available: {cause.message}", detail=cause.picture, hint=hint
+    )
+
+
+def unavailable(
+    pool: str, sqlstate: str, text: str, fields: dict[str, str], severity: str = "ERROR"
+) -> bytes:
+    """The server cannot be reached or does not let us in; in its own words where it has given any."""
+    if fields:
+        own = {code: value for code, value in fields.items() if code not in ("S", "V")}
+        return error(severity, sqlstate, text, fields=own)
+    return error(
+        severity,
+        sqlstate,
+        f"the server is not available: {text}",
+        hint=f"Check the server, and pools.{pool}.backend.",
+    )
+
+
+def canceled() -> bytes:
+    """The request was cancelled while it waited for a session."""
+    return error(
+        "ERROR", "57014", "canceling statement due to user request", detail="It waited for a session."
+    )
+
+
+def broken(text: str) -> bytes:
+    """The client broke the protocol."""
+    return error("FATAL", "08P01", text)
+
+
+def fatal(reason: CloseReason, detail: str) -> bytes:
+    """The last words to a client."""
+    sqlstate, text, hint = _FATAL.get(reason, ("57P01", "the connection is closed", ""))
+    return error("FATAL", sqlstate, text, detail=detail, hint=hint)
+
+
+def forget(state: ClientState, answer: bytes) -> bytes:
+    """Drop what waits for a session, and answer each part of it that is owed an answer."""
+    reply = b"".join(answer + READY_IDLE for kind in state.owed if kind < ENDED)
+    state.owed.clear()
+    if state.segment:
+        reply += answer
+        state.segment = False
+        state.skipping = True
+    state.faults.clear()
+    state.blocked = False
+    state.set_aside()
+    state.queries = 0
+    state.part()
+    return reply
+
+
+def session_lost(state: ClientState) -> bytes | None:
+    """The session died: an error for what was outstanding, or None where the client must be closed.
+
+    Outside a transaction the client loses only the answer. Inside one it must not go on, for what it
+    believes to be one transaction would then be two; nor in session mode, whose session is its own.
+    """
+    if state.pool_mode == SESSION_MODE or state.status != IDLE or state.back_need or state.back_tail:
+        return None
+    answer = error(
+        "ERROR",
+        "08006",
+        "the session with the server was lost while the statement ran",
+        detail="Whether it took effect is not known.",
+    )
+    owed = [kind for kind in state.owed if kind < ENDED]
+    reply = b""
+    for number, _ in enumerate(owed):
+        # The server's own last words, where it had any, have been forwarded as the first answer.
+        reply += ready(IDLE) if number == 0 and state.saw_fatal else answer + ready(IDLE)
+    segment = state.segment
+    state.owed.clear()
+    state.segment = state.copy_in = False
+    if segment:
+        reply += b"" if state.saw_fatal and not owed else answer
+        state.skipping = True
+    state.faults.clear()
+    state.blocked = False
+    state.set_aside()
+    return reply

@@ -1,0 +1,182 @@
+"""The server's side of a client's login, from its first byte until it has proven who it is and has a pool.
+
+One conversation: TLS, one startup packet, one proof, then the pool it asked for. After the startup
+packet the identity is frozen. Until the proof nothing an answer says depends on which users or databases
+exist, and unknown users go through the same exchange as known ones.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from proxy.codec import Conversation, Refused, StartTls
+from proxy.postgres.accounts import Account, Directory
+from proxy.postgres.client_proof import Exam
+from proxy.postgres.messages import AUTH_OK, READY_IDLE, authentication, message, parameter_status
+from proxy.postgres.startup import CancelKey, Request, Startup, packet_length, read_packet, refused
+from proxy.reasons import RefusalReason
+
+AUTHS: Final = ("scram-sha-256", "md5", "password", "trust")
+TLS_MODES: Final = ("disable", "allow", "require")
+
+
+class Destination(Protocol):
+    """What a login needs to know of the pool that it leads to."""
+
+    @property
+    def name(self) -> str:
+        """The pool's name in the configuration."""
+
+
+# Says why a client may not come in now: SQLSTATE, text, hint, reason; or None.
+Refusal = Callable[[], tuple[str, str, str, RefusalReason] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """How one listener lets clients in.
+
+    ``auth`` is scram-sha-256, md5, password or trust; ``tls`` is disable, allow or require.
+    ``certificate_hash`` is our certificate's tls-server-end-point data (certificate.endpoint_hash); with
+    it, channel binding is offered on TLS. ``pool_of(user, database)`` finds the pool, or None.
+    ``check_terms(pool, getmode, wait_timeout)`` raises ValueError with a sentence where the client may not
+    choose that. ``refusal`` is asked when the startup packet is there. ``is_local`` is a Unix socket: TLS
+    is neither offered nor required. Raises ValueError where a word is none of these.
+    """
+
+    auth: str
+    tls: str
+    directory: Directory
+    pool_of: Callable[[str, str], Destination | None]
+    check_terms: Callable[[Destination, str | None, str | None], None]
+    refusal: Refusal
+    certificate_hash: bytes | None = None
+    is_local: bool = False
+
+    def __post_init__(self) -> None:
+        if self.auth not in AUTHS or self.tls not in TLS_MODES:
+            raise ValueError(f"a listener with auth {self.auth!r} and tls {self.tls!r} does not exist")
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A client that is in. ``reply`` goes out before the welcome; ``rest`` was received beyond the login."""
+
+    startup: Startup
+    account: Account
+    pool: Destination
+    mechanism: str
+    tls: bool
+    reply: bytes
+    rest: bytes
+
+
+def log_in(door: Door) -> Conversation[Admitted | CancelKey]:
+    """Lead one client in. Raises Refused."""
+    entrance = _Entrance(door)
+    startup = yield from entrance.startup()
+    if isinstance(startup, CancelKey):
+        return startup
+    _check_entry(door, startup, entrance.tls)
+    binding = door.certificate_hash if entrance.tls else None
+    exam = Exam(door.auth, door.directory, startup, binding, entrance.received)
+    account = yield from exam.prove()
+    try:
+        pool = _destination(door, startup, account)
+    except Refused as refusal:
+        raise Refused(str(refusal), exam.owed + refusal.reply, refusal.reason) from None
+    return Admitted(startup, account, pool, exam.mechanism, entrance.tls, exam.owed, exam.inbox.rest)
+
+
+def welcome(parameters: Mapping[str, str], key: bytes) -> bytes:
+    """The bytes that end a login: AuthenticationOk, the parameters, the cancel key, ReadyForQuery."""
+    reports = b"".join(parameter_status(name, value) for name, value in parameters.items())
+    return authentication(AUTH_OK) + reports + message(b"K", key) + READY_IDLE
+
+
+class _Entrance:
+    """Reads the packets that have no type byte: at most one request of each kind, then one startup packet."""
+
+    def __init__(self, door: Door) -> None:
+        self.received = b""
+        self.tls = False
+        self._door = door
+        self._asked: set[Request] = set()
+
+    def startup(self) -> Conversation[Startup | CancelKey]:
+        answer = b""
+        while True:
+            packet = yield from self._packet(answer)
+            asked = read_packet(packet)
+            if not isinstance(asked, Request):
+                return asked
+            answer = yield from self._answer(asked)
+
+    def _packet(self, send: bytes) -> Conversation[bytes]:
+        """Send, then wait for one whole packet; what came behind it stays in ``received``."""
+        length = 4
+        while len(self.received) < length:
+            self.received += yield send
+            send = b""
+            if self.received[:1] == b"\x16":  # a TLS handshake record, where a length begins with a zero
+                what = "a TLS handshake without SSLRequest (sslnegotiation=direct)"
+                raise Refused(f"{what} is not supported", b"", RefusalReason.TLS)
+            if len(self.received) >= 4:
+                length = packet_length(self.received)
+        packet, self.received = self.received[:length], self.received[length:]
+        return packet
+
+    def _answer(self, asked: Request) -> Conversation[bytes]:
+        """Answer a request; returns what is to be sent before the next packet is read."""
+        if self.received:
+            text = f"unencrypted data came behind {asked.value}"
+            raise refused(text, "08P01", text, reason=RefusalReason.PROTOCOL)
+        if asked in self._asked or self.tls:
+            text = f"{asked.value} came when it was no longer due"
+            raise refused(text, "08P01", text, reason=RefusalReason.PROTOCOL)
+        self._asked.add(asked)
+        if asked is Request.GSSENC or self._door.tls == "disable" or self._door.is_local:
+            return b"N"
+        yield StartTls(b"S")
+        self.tls = True
+        return b""
+
+
+def _check_entry(door: Door, startup: Startup, tls: bool) -> None:
+    """What can be said before the login: whether this listener takes anybody like this now."""
+    if door.tls == "require" and not tls and not door.is_local:
+        text = "this listener takes connections with TLS only"
+        hint = "Set sslmode=require or stronger in the client."
+        raise refused(text, "28000", text, hint=hint, reason=RefusalReason.TLS, before=startup.negotiate)
+    no = door.refusal()
+    if no is not None:
+        sqlstate, text, hint, reason = no
+        raise refused(text, sqlstate, text, hint=hint, reason=reason, before=startup.negotiate)
+
+
+def _destination(door: Door, startup: Startup, account: Account) -> Destination:
+    """The pool for a client that has proven who it is. Raises Refused."""
+    user, database = startup.user, startup.database
+    pool = door.pool_of(user, database)
+    if pool is None:
+        raise refused(
+            f"user {user!r} asked for database {database!r}, which no pool serves",
+            "3D000",
+            f'database "{database}" does not exist',
+            hint=f"No pool serves it: add [pools.{database}] to the proxy's configuration.",
+            reason=RefusalReason.DATABASE,
+        )
+    if not account.may_use(pool.name):
+        raise refused(
+            f"user {user!r} may not use pool {pool.name!r}",
+            "42501",
+            f'permission denied for database "{database}"',
+            hint=f"The proxy's configuration lists the pools of this user in [users.{user}].",
+            reason=RefusalReason.DATABASE,
+        )
+    try:
+        door.check_terms(pool, startup.getmode, startup.wait_timeout)
+    except ValueError as wrong:
+        log = f"user {user!r} asked for terms it may not have: {wrong}"
+        raise refused(log, "22023", str(wrong), reason=RefusalReason.STARTUP) from None
+    return pool

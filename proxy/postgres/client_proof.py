@@ -1,0 +1,181 @@
+"""How a client proves who it is: SCRAM, MD5, a password in clear text, or trust.
+
+Whether a user exists can be told neither from what it is asked nor from what it is answered: for a user
+that does not exist a stand-in plays the same exchange to its end. Only an account that is listed, and
+whose secret was shown, ever comes out of here.
+"""
+
+import hashlib
+import hmac
+import secrets
+import struct
+from typing import Final, NoReturn
+
+from proxy.codec import Conversation, Refused, Work
+from proxy.errors import RemoteProtocolError
+from proxy.postgres.accounts import Account, Directory
+from proxy.postgres.messages import (
+    AUTH_CLEARTEXT,
+    AUTH_MD5,
+    AUTH_SASL,
+    AUTH_SASL_CONTINUE,
+    AUTH_SASL_FINAL,
+    Inbox,
+    authentication,
+    cstring,
+)
+from proxy.postgres.scram import MESSAGE_CAP, SCRAM, SCRAM_PLUS, ScramError, ScramServer
+from proxy.postgres.startup import Startup, refused
+from proxy.reasons import RefusalReason
+
+PASSWORD_CAP: Final = 65_536  # bytes: one message with a password; cloud tokens are that long
+
+
+class Exam:
+    """One proof of one frozen identity, which ``startup`` names.
+
+    ``binding`` is our certificate's tls-server-end-point data where channel binding can be offered on
+    this connection. ``received`` came behind the startup packet. ``owed`` is what goes out next, before
+    anything else.
+    """
+
+    def __init__(
+        self, auth: str, directory: Directory, startup: Startup, binding: bytes | None, received: bytes
+    ) -> None:
+        self.inbox = Inbox(rest=received)
+        self.mechanism = ""
+        self.owed = startup.negotiate
+        self._auth = auth
+        self._directory = directory
+        self._user = startup.user
+        self._binding = binding
+        self._why = "the password is wrong"  # for our log only
+
+    def prove(self) -> Conversation[Account]:
+        """Have the client prove that it is who it says. Raises Refused."""
+        known = self._directory.find(self._user)
+        if self._auth == "trust":
+            return self._trust(known)
+        account = known or self._directory.stand_in(self._user)
+        if self._auth == "md5" and account.md5_hash() is not None:
+            is_proven = yield from self._md5(account)
+        elif self._auth == "password":
+            is_proven = yield from self._cleartext(account)
+        else:
+            is_proven = yield from self._scram(account)
+        if known is None:
+            self._deny("it is not a known user")
+        if not is_proven:
+            self._deny(self._why)
+        return known
+
+    def _trust(self, known: Account | None) -> Account:
+        self.mechanism = "trust"
+        if known is None:
+            text = f'user "{self._user}" may not connect'
+            hint = f"List the user in the proxy's configuration: [users.{self._user}]."
+            log = f"user {self._user!r} is not a known user"
+            raise refused(log, "28000", text, hint=hint, reason=RefusalReason.AUTH, before=self.owed)
+        return known
+
+    def _md5(self, account: Account) -> Conversation[bool]:
+        self.mechanism = "md5"
+        salt = secrets.token_bytes(4)
+        answer = yield from self._password(authentication(AUTH_MD5, salt))
+        inner = (account.md5_hash() or "").encode("ascii")
+        digest = hashlib.md5(inner + salt, usedforsecurity=False).hexdigest()
+        return hmac.compare_digest(answer, f"md5{digest}".encode("ascii"))
+
+    def _cleartext(self, account: Account) -> Conversation[bool]:
+        self.mechanism = "password"
+        presented = yield from self._password(authentication(AUTH_CLEARTEXT))
+        is_proven: bool = yield Work(lambda: account.accepts(presented))
+        return is_proven
+
+    def _scram(self, account: Account) -> Conversation[bool]:
+        if not account.speaks_scram():
+            # Only an MD5 hash: the exchange is played to its end, so that it looks like any other.
+            account = self._directory.stand_in(self._user)
+            self._why = "only an MD5 hash is configured for it, which SCRAM cannot be checked against"
+        verifier = yield from account.scram_verifier()
+        exchange = ScramServer(verifier, self._binding)
+        try:
+            self.mechanism, first = yield from self._sasl_initial()
+            challenge = exchange.first(self.mechanism, first)
+            final = exchange.final(
+                (yield from self._answer(authentication(AUTH_SASL_CONTINUE, challenge), MESSAGE_CAP))
+            )
+        except ScramError as broken:
+            raise refused(
+                f"login of user {self._user!r}: {broken}",
+                broken.sqlstate,
+                str(broken),
+                reason=RefusalReason.AUTH,
+            ) from None
+        self.mechanism = self.mechanism.lower()
+        if final is None or account.is_mock:
+            return False
+        if account.verifier is not None:
+            account.client_key = exchange.client_key
+        self.owed += authentication(AUTH_SASL_FINAL, final)
+        return True
+
+    def _sasl_initial(self) -> Conversation[tuple[str, bytes]]:
+        """Offer the mechanisms; returns the one that the client chose and its first message."""
+        offered = [SCRAM] if self._binding is None else [SCRAM_PLUS, SCRAM]
+        names = b"".join(cstring(name) for name in offered)
+        body = yield from self._answer(authentication(AUTH_SASL, names + b"\0"), MESSAGE_CAP)
+        chosen, zero, rest = body.partition(b"\0")
+        mechanism = chosen.decode("ascii", "replace")
+        if not zero or len(rest) < 4 or mechanism not in offered:
+            raise ScramError("the client chose no SASL mechanism that was offered")
+        (length,) = struct.unpack("!i", rest[:4])
+        first = rest[4:]
+        if length == -1 and not first:  # no message yet: an empty challenge asks for it
+            first = yield from self._answer(authentication(AUTH_SASL_CONTINUE), MESSAGE_CAP)
+        elif length != len(first):
+            raise ScramError("the length inside the SASL message is not the length of what follows")
+        return mechanism, first
+
+    def _password(self, request: bytes) -> Conversation[bytes]:
+        """Ask for a password message; returns its one string."""
+        body = yield from self._answer(request, PASSWORD_CAP)
+        if body[-1:] != b"\0" or b"\0" in body[:-1]:
+            raise self._broken("the password message is not one string")
+        if len(body) == 1:
+            self._deny("the password is empty")
+        return body[:-1]
+
+    def _answer(self, request: bytes, cap: int) -> Conversation[bytes]:
+        """Send what is owed and a request, then wait for the only message that may follow."""
+        send, self.owed = self.owed + request, b""
+        if self.inbox.rest:
+            raise self._broken("data came ahead of the question that it should answer")
+        self.inbox.cap = cap
+        while True:
+            self.inbox.rest += yield send
+            send = b""
+            # Looked at before its length: a second startup packet ends here, at its first byte.
+            if self.inbox.rest[:1] != b"p":
+                what = self.inbox.rest[:1]
+                raise self._broken(f"a message of type {what!r} where only an answer to the login may come")
+            try:
+                found = self.inbox.take()
+            except RemoteProtocolError as broken:
+                raise self._broken(str(broken)) from None
+            if found is not None:
+                return found[1]
+
+    def _broken(self, text: str) -> Refused:
+        log = f"login of user {self._user!r}: {text}"
+        return refused(log, "08P01", text, reason=RefusalReason.PROTOCOL)
+
+    def _deny(self, why: str) -> NoReturn:
+        """Say no: the same words to the client whatever the reason was. Raises Refused."""
+        raise refused(
+            f"login of user {self._user!r} failed: {why}",
+            "28P01",
+            f'password authentication failed for user "{self._user}"',
+            reason=RefusalReason.AUTH,
+            before=self.owed,
+        )

@@ -1,0 +1,221 @@
+"""The packets without a type byte that open a connection, and the `options` inside them.
+
+A packet is bounded and whole before it is read, and is read strictly: what does not fit is Refused with
+an error that says what to change. Nothing here knows whether a user or a database exists, and every loop
+consumes what it looks at.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from proxy.codec import Refused
+from proxy.postgres.messages import CANCEL_CODE, GSSENC_CODE, PROTOCOL_3_0, SSL_CODE, cstring, error, message
+from proxy.postgres.own import NAMES
+from proxy.reasons import RefusalReason
+
+PACKET_CAP: Final = 10_000  # bytes, length word included (PostgreSQL's MAX_STARTUP_PACKET_LENGTH)
+NAME_CAP: Final = 63  # bytes of a user's or database's name that PostgreSQL looks at
+CANCEL_KEY_LENGTH: Final = 8  # bytes of process id and secret in protocol 3.0
+
+_OWN: Final = "penstock."
+_RESERVED: Final = ("user", "database", "options", "replication")
+_SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*", re.ASCII)
+_FALSE: Final = ("0", "f", "fa", "fal", "fals", "false", "n", "no", "of", "off")  # as PostgreSQL reads them
+_SHOWN: Final = 64  # characters of a client's text that an answer repeats
+
+
+class Request(Enum):
+    """A question that comes before the startup packet."""
+
+    TLS = "SSLRequest"
+    GSSENC = "GSSENCRequest"
+
+
+@dataclass(frozen=True)
+class CancelKey:
+    """A CancelRequest: the process id and secret, in one piece, of the client whose query should end."""
+
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "CancelKey(...)"
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Who connects, and with what wishes. It is read once and never changes.
+
+    ``settings`` are the parameters for the session, by lower-case name. ``getmode`` and ``wait_timeout``
+    are the client's own wishes for its pool, unchecked, None where it said nothing. ``negotiate`` is the
+    NegotiateProtocolVersion message that must go out before anything else, or b"".
+    """
+
+    user: str
+    database: str
+    settings: dict[str, str]
+    getmode: str | None = None
+    wait_timeout: str | None = None
+    negotiate: bytes = b""
+
+
+def refused(
+    log: str,
+    sqlstate: str,
+    text: str,
+    *,
+    hint: str = "",
+    reason: RefusalReason = RefusalReason.STARTUP,
+    before: bytes = b"",
+) -> Refused:
+    """Build the exception that turns a client away: ``log`` is for us, the rest is for the client.
+
+    ``before`` are bytes that go out ahead of the error.
+    """
+    return Refused(log, before + error("FATAL", sqlstate, text, hint=hint), reason)
+
+
+def packet_length(head: bytes) -> int:
+    """The whole length in bytes of the packet that begins with these 4 bytes. Raises Refused."""
+    length = int.from_bytes(head[:4], "big")
+    if not 8 <= length <= PACKET_CAP:
+        text = f"a startup packet of {length} bytes; 8 to {PACKET_CAP} are allowed"
+        raise refused(text, "08P01", text, reason=RefusalReason.PROTOCOL)
+    return length
+
+
+def read_packet(packet: bytes) -> "Startup | Request | CancelKey":
+    """Read one whole packet, length word included. Raises Refused."""
+    (code,) = struct.unpack("!i", packet[4:8])
+    if code in (SSL_CODE, GSSENC_CODE):
+        request = Request.TLS if code == SSL_CODE else Request.GSSENC
+        if len(packet) != 8:
+            raise _broken(f"the {request.value} packet has {len(packet)} bytes instead of 8")
+        return request
+    if code == CANCEL_CODE:
+        if len(packet) != 8 + CANCEL_KEY_LENGTH:
+            raise Refused("a cancel request whose key is not 8 bytes", b"", RefusalReason.PROTOCOL)
+        return CancelKey(packet[8:])
+    major, minor = (code >> 16) & 0xFFFF, code & 0xFFFF
+    if major != 3:
+        text = f"frontend protocol {major}.{minor} is not supported: this proxy speaks 3.0"
+        raise refused(text, "0A000", text, hint="Use a client library that speaks protocol 3.0.")
+    return _read_startup(packet[8:], minor)
+
+
+def _read_startup(body: bytes, minor: int) -> Startup:
+    named: dict[str, str] = {}
+    settings: dict[str, str] = {}
+    unknown: list[str] = []
+    for name, value in _pairs(body):
+        if name in _RESERVED:
+            named[name] = value
+        elif name.startswith("_pq_."):
+            unknown.append(name)
+        else:
+            _put(settings, name, value)
+    user = _cut(named.get("user", ""))
+    if not user:
+        text = "the startup packet names no user"
+        raise refused(text, "28000", text)
+    _refuse_replication(named.get("replication", "false"))
+    settings = read_options(named.get("options", "")) | settings
+    getmode, wait_timeout = (settings.pop(name, None) for name in NAMES)
+    database = _cut(named.get("database", "")) or user
+    return Startup(user, database, settings, getmode, wait_timeout, _negotiation(minor, unknown))
+
+
+def read_options(text: str) -> dict[str, str]:
+    """Read the `options` parameter: -c name=value, -cname=value and --name=value. Raises Refused."""
+    settings: dict[str, str] = {}
+    words = iter(split_options(text))
+    for word in words:
+        if word == "-c":
+            setting = next(words, "")
+        elif word.startswith("-c") or (word.startswith("--") and len(word) > 2):
+            setting = word[2:]
+        else:
+            raise _bad_option(word)
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise _bad_option(f"{word} {setting}" if word == "-c" else word)
+        _put(settings, name.replace("-", "_"), value)
+    return settings
+
+
+def split_options(text: str) -> list[str]:
+    """Cut `options` into words as PostgreSQL does: at white space; a backslash keeps what follows it."""
+    words: list[str] = []
+    word: list[str] | None = None
+    characters: Iterator[str] = iter(text)
+    for char in characters:
+        if char in " \t\n\r\v\f":
+            if word is not None:
+                words.append("".join(word))
+            word = None
+            continue
+        word = [] if word is None else word
+        word.append(next(characters, "") if char == "\\" else char)
+    if word is not None:
+        words.append("".join(word))
+    return words
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """The names and values of a startup packet: pairs of strings, then one zero byte, then nothing."""
+    strings = body.split(b"\0")
+    names, values = strings[:-2:2], strings[1:-2:2]
+    if len(strings) % 2 or strings[-2:] != [b"", b""] or not all(names):
+        raise _broken("the startup packet is not pairs of strings with one terminator at its end")
+    try:
+        return [(name.decode(), value.decode()) for name, value in zip(names, values, strict=True)]
+    except UnicodeDecodeError:
+        text = "the startup packet holds text that is not UTF-8"
+        raise refused(text, "22021", text) from None
+
+
+def _put(settings: dict[str, str], name: str, value: str) -> None:
+    """Keep one setting; what could be taken for an identity, or for ours when it is not, is refused."""
+    lower = name.lower()
+    foreign = lower in _RESERVED or lower.startswith("_pq_.") or _SETTING_NAME.fullmatch(name) is None
+    if foreign or (lower.startswith(_OWN) and lower not in NAMES):
+        text = f'unrecognized configuration parameter "{_shown(name)}"'
+        hint = f"Those of this proxy are {' and '.join(NAMES)}." if lower.startswith(_OWN) else ""
+        raise refused(f"a startup packet with an unknown setting {_shown(name)!r}", "42704", text, hint=hint)
+    settings[lower] = value
+
+
+def _refuse_replication(value: str) -> None:
+    if value.lower() not in _FALSE:
+        text = "replication connections are not supported by this proxy"
+        raise refused(text, "0A000", text, hint="A replication client must connect to the server directly.")
+
+
+def _negotiation(minor: int, unknown: list[str]) -> bytes:
+    """NegotiateProtocolVersion. Its first number is the whole version, as PostgreSQL sends it."""
+    if not minor and not unknown:
+        return b""
+    names = b"".join(cstring(name) for name in unknown)
+    return message(b"v", struct.pack("!ii", PROTOCOL_3_0, len(unknown)) + names)
+
+
+def _cut(name: str) -> str:
+    """A name as PostgreSQL looks it up: its first 63 bytes, never half a character."""
+    return name.encode()[:NAME_CAP].decode("utf-8", "ignore")
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _broken(text: str) -> Refused:
+    return refused(text, "08P01", text, reason=RefusalReason.PROTOCOL)
+
+
+def _bad_option(word: str) -> Refused:
+    text = f'invalid command-line argument in "options": {_shown(word)}'
+    hint = "Only -c name=value and --name=value are understood."
+    return refused(f"a startup packet with an unknown option {_shown(word)!r}", "22023", text, hint=hint)

@@ -1,0 +1,196 @@
+"""What is known about one client while its messages pass: the fields that the codec's rooms share.
+
+The warm path (relaying.py) and the cold rooms beside it (asides.py, answers.py, recovery.py) all work
+on this one record, because outstanding work is one fact, not two.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.codec import ClientCodec
+from proxy.postgres.messages import message
+from proxy.postgres.own import OwnStatement
+from proxy.postgres.profile import Profile, Profiles
+from proxy.postgres.session import PgSessionCodec
+
+IDLE: Final = 73  # transaction status bytes: I, T, E
+
+# What is owed a ReadyForQuery, in the order in which it was sent. From ENDED on: a CopyDone or CopyFail
+# that was sent before the server said that it wants data, behind one of these or inside a segment.
+QUERY: Final = 1
+SYNC: Final = 2
+CALL: Final = 3
+ENDED: Final = 4
+ENDED_INSIDE: Final = 5
+
+# What becomes of one message of a client.
+PASS: Final = 0
+CUT: Final = 1  # it is not forwarded
+REPLACE: Final = 2  # `piece` is forwarded instead
+INSERT: Final = 3  # `piece` is forwarded before it
+HOLD: Final = 4  # it and what follows wait until nothing is outstanding
+STOP: Final = 5  # it and what follows are never looked at: the connection ends
+
+# What the held session's unnamed statement is.
+UNTOUCHED: Final = 0  # what the session's record says: this client has sent nothing that changes it
+OURS: Final = 1  # this client's, or none: Bind may use it without a look
+PENDING: Final = 2  # this client's, if its Parse, in an earlier segment, is not refused or skipped
+UNCLEAR: Final = 3  # perhaps another client's: it must not be used
+
+SESSION_MODE: Final = 0
+TRANSACTION_MODE: Final = 1
+STATEMENT_MODE: Final = 2
+POOL_MODES: Final = ("session", "transaction", "statement")
+
+
+class Terms:
+    """What clients of a pool may choose for themselves, and what holds when they do not.
+
+    ``check`` turns the text of a setting into its value, or raises ValueError with a sentence.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        getmode: str,
+        wait_timeout: str,
+        check_getmode: Callable[[str], str],
+        check_wait_timeout: Callable[[str], float],
+    ) -> None:
+        self.pool = pool
+        self.getmode = getmode
+        self.wait_timeout = wait_timeout
+        self.check_getmode = check_getmode
+        self.check_wait_timeout = check_wait_timeout
+
+
+class ClientState(ClientCodec):
+    """The fields. Abstract: ``relaying.PgClientCodec`` is what is made."""
+
+    def __init__(  # noqa: PLR0915  (a record: every field, once)
+        self, number: int, pool_mode: int, terms: Terms, profiles: Profiles, profile: Profile, cap: int
+    ) -> None:
+        super().__init__()
+        self.number = number  # not 0: whose left-overs a session holds is told by it
+        self.pool_mode = pool_mode
+        self.terms = terms
+        self.profiles = profiles
+        self.startup_profile = profile  # what RESET goes back to
+        self.profile = profile  # what must hold for the next statement
+        self.cap = cap  # bytes: the longest message that a client may send
+        self.wait_timeout_text = ""  # as the client set it
+        self.session: PgSessionCodec | None = None
+
+        # Outstanding work.
+        self.owed: list[int] = []
+        self.segment = False  # extended messages were sent, and no Sync after them yet
+        self.status: int = IDLE
+        self.copy_in = False  # the server wants copy data
+        self.copy_extended = False  # ... for an Execute, so that a Sync must follow the end
+        self.copy_synced = False  # a Sync was taken for one that is read inside the copy, and not answered
+        self.intruded = False  # whether a Query that was sent where a Sync was due is answered is not certain
+        self.doubt = False  # we can no longer tell exactly what is owed: the session must not be reused
+        self.violated = False  # statement mode: the client opened a transaction
+        self.saw_reset = False  # the client's RESET or DISCARD took its settings from the session
+        self.saw_fatal = False  # the server's last words were FATAL and have been forwarded
+        self.leaving = False  # the client said Terminate
+
+        # The stream from the client.
+        self.tail = b""  # a message that is not whole yet, or held back
+        self.need = 0  # bytes of a message that is forwarded in pieces, still to come
+        self.discard = False  # ... which is cut
+        self.gathered: bytearray | None = None  # ... which is a Parse to be remembered
+        self.held = bytearray()  # what came after `tail` while that is held back
+        self.piece = b""  # what a verdict inserts or replaces
+        self.start = 0  # of what has not been collected yet, in the bytes being read
+        self.chunks: list[bytes] = []  # what has been
+        self.flags = 0  # found so far
+        self.late = False  # the session can go once the message in pieces has passed
+
+        # The stream from the server.
+        self.back_tail = b""
+        self.back_need = 0
+        self.back_start = 0
+        self.back_chunks: list[bytes] = []
+        self.unread = False  # what follows from the last ReadyForQuery waits for the rest of a message
+
+        # The unnamed statement.
+        self.parse: bytes | None = None  # the client's Parse, as it sent it
+        self.large: bytes | None = None  # it was too large to remember: an object that stands for it
+        self.holds = UNTOUCHED
+        self.wanted: bytes | None = None  # the Parse that the bytes waiting to be forwarded build on
+        self.pending = False  # the latest Parse of it has not been confirmed ...
+        self.resent = False  # ... which was sent on behalf of the client, and confirmed to it before
+        self.parse_at = 0  # ... and this is its place: ReadyForQuery count, Parse count in that
+        self.parse_no = 0
+
+        # Injected Parses whose replies are swallowed: pairs of (ReadyForQuery count, Parse count in it).
+        self.swallow: list[int] = []
+        self.sent = 0  # messages sent that earn a ReadyForQuery, since the session was joined
+        self.parses = 0  # Parses sent after the last of them
+        self.seen = 0  # ReadyForQuery seen
+        self.parses_seen = 0  # ParseComplete seen after the last of them
+
+        # Refusals and statements of our own; `aside` sends every message through the cold room.
+        self.aside = False
+        self.skipping = False  # answered with an error by us: discard up to Sync
+        self.answering = False  # this segment is answered by us
+        self.blocked = False  # `tail` waits until nothing is outstanding
+        self.own: OwnStatement | None = None  # the client's unnamed statement is one of ours
+        self.faults: dict[bytes, bytes] = {}  # marker -> the error that replaces the server's
+        self.faults_made = 0
+        self.terms_changed = False
+
+    def outstanding(self) -> bool:
+        """The server owes an answer, or has messages without their Sync."""
+        return bool(self.owed) or self.segment or self.copy_in
+
+    def set_aside(self) -> None:
+        """Keep ``aside`` true to its meaning."""
+        self.aside = self.skipping or self.answering or self.blocked or self.own is not None
+
+    def earns(self, kind: int) -> None:
+        """A message is sent that earns a ReadyForQuery."""
+        self.owed.append(kind)
+        self.sent += 1
+        self.parses = 0
+
+    def querying(self) -> None:
+        """A simple Query is sent: it ends the unnamed statement."""
+        self.queries += 1
+        self.parse = self.large = None
+        self.pending = False
+        self.holds = OURS
+        if self.segment:
+            self.intrude()
+        self.earns(QUERY)
+
+    def intrude(self) -> None:
+        """A Query or FunctionCall is sent where a Sync is due.
+
+        After an error in the segment the server skips it, so whether it is answered is not certain until
+        a ReadyForQuery comes while nothing else is owed one. (asyncpg's COPY sends such a Query.)
+        """
+        self.intruded = True
+        self.segment = False
+        self.holds = UNCLEAR
+
+    def unnamed_lost(self) -> None:
+        """The latest Parse was refused or skipped, or never sent: what the session holds is not certain."""
+        self.pending = False
+        self.holds = UNCLEAR
+        if not self.resent:
+            self.parse = self.large = None
+
+    def note_unnamed(self, session: PgSessionCodec) -> None:
+        """Leave word with the session whose unnamed statement it holds."""
+        if self.holds == OURS and self.seen:
+            session.unnamed = self.parse if self.large is None else self.large
+        elif self.holds != UNTOUCHED:
+            session.unnamed = session  # nobody's
+        self.holds = UNTOUCHED
+
+
+def missing_statement(marker: bytes) -> bytes:
+    """A Bind that the server must refuse: it leaves the order of answers and the skipping to the server."""
+    return message(b"B", b"\0" + marker + b"\0\0\0\0\0\0\0")
