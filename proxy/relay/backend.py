@@ -1,0 +1,309 @@
+"""The socket behind one session: what it says goes to the client that holds the session.
+
+Warm: ``data_received`` looks at nothing itself, asks the holder's codec, and writes. Cold: logins, pings,
+resets and recoveries are conversations, driven by a talk. uvloop calls the methods of the protocol by
+their names; the class derives from nothing of asyncio, so that mypyc can make it native.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from mypy_extensions import mypyc_attr, trait
+
+from proxy.codec import Conversation, SessionCodec
+from proxy.errors import BackendError, ProxyError
+from proxy.pool.pool import Pool
+from proxy.pool.session import BUSY, CARE, IDLE, OPENING, Backend, Key, Opener, Session
+from proxy.reasons import DropReason
+from proxy.relay.endpoint import Endpoint, Errand
+from proxy.relay.sockets import tune
+from proxy.relay.talk import Talk, Talker
+from proxy.tasks import spawn
+
+_CANCEL_AGAIN = 1.0  # seconds between two cancel requests for what a vanished client left running
+_CANCEL_TIMEOUT = 10.0  # seconds that one cancel request may take
+_log = structlog.get_logger("penstock")
+_GONE = "the server closed the connection"
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+@trait
+class Holder(ABC):
+    """Who holds a session: the client side of a link."""
+
+    @abstractmethod
+    def from_backend(self, data: bytes) -> None:
+        """The session said something."""
+
+    @abstractmethod
+    def backend_lost(self, detail: str) -> None:
+        """The session is gone; it belongs to nobody any more."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """The session takes no more bytes for now."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """It takes them again."""
+
+
+class SocketBackend(Backend, Talker):
+    """One connection to the server, before, while and after it is a session."""
+
+    def __init__(self, pool: Pool, session: Session, codec: SessionCodec, endpoint: Endpoint) -> None:
+        self.pool = pool
+        self.session = session
+        self.codec = codec
+        self.endpoint = endpoint
+        self.holder: Holder | None = None  # who gets what the session says
+        self.recovery: Conversation[None] | None = None  # what the last holder left behind, and how to end it
+        self.recovery_cancels = False
+        self.cancels: set[asyncio.Task[None]] = set()  # cancel requests that may still arrive
+        self._transport: Any = None
+        self._talk: Talk | None = None
+        self._early = b""  # said between two who listen: it belongs to the next of them
+        self._lost = False
+        self._lost_why = _GONE
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # -- called by the event loop ---------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """The connection stands, or its TLS does."""
+        self._transport = transport
+        tune(transport.get_extra_info("socket"), self.endpoint.keepalive)
+
+    def data_received(self, data: bytes) -> None:
+        """The server said something."""
+        holder = self.holder
+        if holder is not None:
+            holder.from_backend(data)
+        elif self._talk is not None:
+            if self._talk.future.done():
+                self._early += data
+            else:
+                self._talk.feed(data)
+        elif self.session.state in (IDLE, BUSY):
+            why = self.codec.unlinked(data)
+            if why:
+                self._lost_why = why
+                self.pool.lost(self.session, DropReason.SERVER_FATAL, why)
+        elif self.session.state in (OPENING, CARE):
+            # The conversation that is about to begin has to know: it may be the rest of an answer.
+            self._early += data
+
+    def eof_received(self) -> bool:
+        """The server ends the connection; ours follows."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        self._lost = True
+        why = self._lost_why = self._lost_why if error is None else f"{self._lost_why}: {error}"
+        if not self._ended.done():
+            self._ended.set_result(None)
+        if self._talk is not None:
+            # Whoever waits for its end finds out.
+            self._talk.fail(BackendError(why))
+            return
+        holder, self.holder = self.holder, None
+        try:
+            if holder is not None:
+                holder.backend_lost(why)
+        finally:
+            self.pool.lost(self.session, DropReason.SERVER_CLOSED, why)
+
+    def pause_writing(self) -> None:
+        """The server is slow to take what its client sends."""
+        if self.holder is not None:
+            self.holder.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self.holder is not None:
+            self.holder.resume_reading()
+
+    # -- for the holder -------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the server."""
+        self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """The holder takes no more bytes for now."""
+        if not self._lost:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """It takes them again."""
+        if not self._lost:
+            self._transport.resume_reading()
+
+    def cancel(self) -> "asyncio.Task[None]":
+        """Ask the server, over a connection of its own, to cancel what the session runs now."""
+        task = spawn(self._cancel(), f"cancel of session {self.session.number}")
+        self.cancels.add(task)
+        task.add_done_callback(self.cancels.discard)
+        return task
+
+    async def _cancel(self) -> None:
+        # The server closes the connection once it has passed the cancel on: only then is it certain
+        # that it will hit no later query. Whoever gives the session on waits for that.
+        try:
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
+                await Errand(self.endpoint, self.codec.cancel()).run()
+        except (OSError, TimeoutError, ProxyError) as error:
+            _log.warning("cancel_failed", session=self.session.number, error=str(error))
+
+    # -- conversations --------------------------------------------------------------------------
+
+    def begin(self, conversation: "Conversation[Any]") -> Talk:
+        """Start a conversation, in this step; ``finish`` has its result. Nobody may hold the session."""
+        talk = self._talk = Talk(conversation, self)
+        if self._lost:
+            talk.fail(BackendError(self._lost_why))
+            return talk
+        talk.begin()
+        early, self._early = self._early, b""
+        if early:
+            talk.feed(early)
+        return talk
+
+    async def finish(self, talk: Talk) -> Any:
+        """Wait for the end of a conversation. Raises BackendError, also when the session was lost with it."""
+        try:
+            result = await talk.future
+        except asyncio.CancelledError:
+            talk.fail(BackendError("given up"))
+            raise
+        finally:
+            self._talk = None
+        if self._lost:
+            raise BackendError(self._lost_why)
+        return result
+
+    async def converse(self, conversation: "Conversation[Any]") -> Any:
+        """Talk to the server until the conversation ends; returns its result. Nobody may hold the session."""
+        result = await self.finish(self.begin(conversation))
+        early, self._early = self._early, b""
+        why = self.codec.unlinked(early) if early else ""
+        if why:
+            raise BackendError(why)
+        return result
+
+    def attach(self, holder: Holder) -> None:
+        """From now on ``holder`` hears what the session says, and what it said behind the conversation."""
+        self.holder = holder
+        early, self._early = self._early, b""
+        if early:
+            holder.from_backend(early)
+
+    async def log_in(self) -> None:
+        """Log in. Raises OpenFailed."""
+        await self.converse(self.codec.log_in())
+
+    async def ping(self) -> None:
+        """Ask for a sign of life. Raises BackendError."""
+        await self.converse(self.codec.ping())
+
+    async def reset(self) -> None:
+        """Wipe what a client may have left. Raises BackendError."""
+        if self.cancels:
+            await self._settled()
+        await self.converse(self.codec.reset())
+
+    async def recover(self) -> None:
+        """End what the last holder left running, then settle. Raises BackendError."""
+        recovery, self.recovery = self.recovery, None
+        if recovery is not None:
+            work = spawn(self._drained(recovery), f"drain of session {self.session.number}")
+            try:
+                while not work.done():
+                    if self.recovery_cancels:
+                        self.cancel()
+                    await asyncio.wait((work,), timeout=_CANCEL_AGAIN)
+                error = work.result()
+            finally:
+                work.cancel()
+            if error is not None:
+                raise error
+        await self._settled()
+        if self.pool.pool_mode == "session":
+            await self.reset()
+
+    async def _drained(self, recovery: "Conversation[None]") -> Exception | None:
+        try:
+            await self.converse(recovery)
+        except ProxyError as error:
+            return error
+        return None
+
+    async def _settled(self) -> None:
+        while self.cancels:
+            await asyncio.wait(self.cancels)
+        await self.converse(self.codec.settle())
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Say goodbye, and return when the server has ended the session."""
+        if not self._lost:
+            farewell = self.codec.farewell()
+            if farewell:
+                self._transport.write(farewell)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        await asyncio.shield(self._ended)
+
+    def abandon(self) -> None:
+        """Cut the connection."""
+        if not self._lost and self._transport is not None:
+            self._transport.abort()
+
+    def is_gone(self) -> bool:
+        """The connection is lost."""
+        return self._lost
+
+    # -- as a talker ----------------------------------------------------------------------------
+
+    def say(self, data: bytes) -> None:
+        """Write bytes to the server."""
+        if not self._lost:
+            self._transport.write(data)
+
+    def hold(self) -> None:
+        """Stop reading: what comes next is TLS."""
+        self._transport.pause_reading()
+
+    async def start_tls(self) -> bytes | None:
+        """Turn the connection into a TLS connection; the server's certificate. Raises OSError."""
+        self._transport = await self.endpoint.start_tls(self._transport, self)
+        certificate: bytes | None = self._transport.get_extra_info("ssl_object").getpeercert(True)
+        return certificate
+
+
+class SocketOpener(Opener):
+    """Opens the sessions of one pool. ``begin`` makes the codec of a session for a key."""
+
+    def __init__(self, endpoint: Endpoint, begin: Callable[[Key], SessionCodec]) -> None:
+        self.endpoint = endpoint
+        self.begin = begin
+        self.pool: Pool | None = None  # set once, by whoever makes the pool with this opener
+
+    async def open(self, session: Session) -> Backend:
+        """Connect and log in. Raises OpenFailed, OSError."""
+        assert self.pool is not None
+        backend = SocketBackend(self.pool, session, self.begin(session.key), self.endpoint)
+        try:
+            await self.endpoint.connect(backend)
+            await backend.log_in()
+        except BaseException:
+            backend.abandon()
+            raise
+        return backend

@@ -1,0 +1,147 @@
+"""Who is in: the connections and clients of one listener, and what all listeners share.
+
+A registry. It counts, finds a client by its cancel key, and says why nobody may come in now; it moves
+no bytes.
+"""
+
+import secrets
+import ssl
+from abc import ABC, abstractmethod
+
+import structlog
+from mypy_extensions import mypyc_attr
+
+from proxy.reasons import CloseReason, RefusalReason
+from proxy.relay.client import Client
+from proxy.relay.link import READY, WAITING
+from proxy.relay.sockets import KeepAlive
+
+_log = structlog.get_logger("penstock")
+
+
+class Commons:
+    """What all listeners of the daemon share.
+
+    ``descriptor_limit`` is how many files the process may have open; of them ``reserve`` are kept, so that
+    probes and metrics still answer when clients have taken the rest.
+    """
+
+    def __init__(self, descriptor_limit: int, reserve: int) -> None:
+        self.descriptor_limit = descriptor_limit
+        self.reserve = reserve
+        self.draining = False
+        self.by_cancel_key: dict[bytes, Client] = {}
+        self.numbers = 0
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Leaver(ABC):
+    """A connection that has not logged in yet, as far as the house knows it."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """The daemon stops."""
+
+
+class House:
+    """One listener's connections."""
+
+    def __init__(
+        self,
+        name: str,
+        commons: Commons,
+        max_clients: int,
+        is_local: bool,
+        keepalive: KeepAlive,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.name = name
+        self.commons = commons
+        self.max_clients = max_clients
+        self.is_local = is_local
+        self.keepalive = keepalive
+        self.tls = tls
+        self.entering: set[Leaver] = set()
+        self.clients: dict[Client, bytes] = {}  # with their cancel keys
+        self.refusals: dict[str, int] = {str(reason): 0 for reason in RefusalReason}
+
+    def next_number(self) -> int:
+        """The id of a new connection, never 0."""
+        self.commons.numbers += 1
+        return self.commons.numbers
+
+    def is_out_of_descriptors(self, descriptor: int) -> bool:
+        """Only the reserve is left: the lowest free descriptor was this one."""
+        return descriptor >= self.commons.descriptor_limit - self.commons.reserve
+
+    def refusal(self) -> tuple[str, str, str, RefusalReason] | None:
+        """Why nobody may come in now: SQLSTATE, text, hint and reason."""
+        if self.commons.draining:
+            return "57P01", "Penstock is shutting down", "", RefusalReason.DRAIN
+        if len(self.clients) >= self.max_clients:
+            text = f"sorry, too many clients already: {len(self.clients)} of {self.max_clients}"
+            return "53300", text, f"Raise listeners.{self.name}.max_clients.", RefusalReason.MAX_CLIENTS
+        return None
+
+    def refused(self, reason: RefusalReason) -> None:
+        """Count a refusal."""
+        self.refusals[reason] += 1
+
+    def enter(self, entrance: Leaver) -> None:
+        """A connection begins its login."""
+        self.entering.add(entrance)
+
+    def leave(self, entrance: Leaver) -> None:
+        """Its login has ended, either way."""
+        self.entering.discard(entrance)
+
+    def new_cancel_key(self) -> bytes:
+        """Eight random bytes that no client has; the first bit is 0, for there are drivers that mind."""
+        while True:
+            key = secrets.token_bytes(8)
+            key = bytes((key[0] & 0x7F,)) + key[1:]
+            if key not in self.commons.by_cancel_key:
+                return key
+
+    def admit(self, client: Client, cancel_key: bytes, peer: str, user: str, secured: bool) -> None:
+        """A connection has become a client."""
+        self.clients[client] = cancel_key
+        self.commons.by_cancel_key[cancel_key] = client
+        _log.info(
+            "client_connected",
+            client=client.number,
+            listener=self.name,
+            pool=client.pool.name,
+            user=user,
+            database=client.key.database,
+            peer=peer,
+            tls=secured,
+        )
+        if self.commons.draining:
+            client.drain()
+
+    def client_ended(self, client: Client, reason: CloseReason) -> None:
+        """A client is over."""
+        key = self.clients.pop(client, b"")
+        self.commons.by_cancel_key.pop(key, None)
+        _log.info("client_closed", client=client.number, listener=self.name, reason=str(reason))
+
+    async def cancel(self, key: bytes) -> None:
+        """Cancel what the client with this key runs; returns when its server knows."""
+        client = self.commons.by_cancel_key.get(key)
+        if client is None:
+            _log.warning("cancel_refused", listener=self.name, detail="no client has this cancel key")
+        else:
+            await client.cancel()
+
+    def states(self) -> dict[str, int]:
+        """The clients by what they do."""
+        counts = {"login": len(self.entering), "idle": 0, "waiting": 0, "active": 0}
+        for client in self.clients:
+            if client.phase == WAITING:
+                counts["waiting"] += 1
+            elif client.phase == READY and client.backend is None:
+                counts["idle"] += 1
+            else:
+                counts["active"] += 1
+        return counts

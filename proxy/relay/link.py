@@ -1,0 +1,221 @@
+"""One client and the session that it holds, for one unit of work: the only room that touches both.
+
+Warm: what the session says goes to the client in the same step, and at the end of the unit the session
+goes home. A full buffer on one side pauses the reading of the other. Whatever state a session is in when
+its client lets go of it, it is released, recovered or dropped here, and never lost.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Final
+
+from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, RESUME, ClientCodec
+from proxy.errors import RemoteProtocolError
+from proxy.pool.limits import GETMODES
+from proxy.pool.pool import Pool
+from proxy.pool.session import Key, Session, Waiter
+from proxy.reasons import CloseReason, DropReason
+from proxy.relay.backend import Holder, SocketBackend
+
+READY: Final = 1
+WAITING: Final = 2  # in the pool's queue
+PREPARING: Final = 3  # a session is held and is being given the client's settings
+CLOSED: Final = 4
+
+
+class Link(Waiter, Holder):
+    """The half of a client that holds a session. Abstract: ``client.Client`` is what is made."""
+
+    def __init__(
+        self,
+        number: int,
+        transport: Any,
+        pool: Pool,
+        key: Key,
+        codec: ClientCodec,
+        ended: Callable[[Any, CloseReason], None],
+    ) -> None:
+        super().__init__(key)
+        self.number = number
+        self.ended = ended  # told once, when the client is over
+        self.transport = transport
+        self.pool = pool
+        self.codec = codec
+        self.phase: int = READY
+        self.backend: SocketBackend | None = None  # the held session's, while linked
+        self.session: Session | None = None
+        self.late = b""  # received while waiting, not looked at yet
+        self.is_full = False  # our write buffer: the held session is not read meanwhile
+        self.holds_reading = 0  # reasons why we do not read, as bits
+        self.cancel_wanted = False
+        self.leaving = False  # it said goodbye
+        self.draining = False
+        self.activity = 0  # reads in either direction: what the sweep for idle transactions looks at
+        self.activity_seen = -1
+        self.idle_since = 0.0
+        self.adopt_terms()
+
+    def adopt_terms(self) -> None:
+        """Take over the getmode and wait_timeout that the client has chosen, or the pool's."""
+        limits, codec = self.pool.limits, self.codec
+        self.getmode = GETMODES.index(codec.getmode) if codec.getmode else limits.getmode
+        self.wait_timeout = codec.wait_timeout if codec.wait_timeout >= 0 else limits.wait_timeout
+
+    @abstractmethod
+    def data_received(self, data: bytes) -> None:
+        """The client sent something; b"": look again at what it sent."""
+
+    @abstractmethod
+    def begin_to_prepare(self, waiting: bytes) -> None:
+        """Give the held session the client's settings, then send it what waits."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """End the client now if it has nothing under way, otherwise when it has."""
+
+    @abstractmethod
+    def close(self, reason: CloseReason) -> None:
+        """Close the connection; everything has been said."""
+
+    # -- from the session ---------------------------------------------------------------------------
+
+    def from_backend(self, data: bytes) -> None:
+        """The held session said something."""
+        codec = self.codec
+        self.activity += 1
+        self.pool.counters.bytes_server += len(data)
+        try:
+            flags = codec.server(data)
+        except RemoteProtocolError as error:
+            self._broken_by_server(str(error))
+            return
+        if flags & FORWARD:
+            self.transport.write(codec.out)
+        if flags & RELEASE:
+            self.release()
+        if flags & ~(FORWARD | RELEASE):
+            self._after(flags)
+        if self.draining:
+            self.drain()
+
+    def release(self) -> None:
+        """The unit of work is over: the session goes home as it is."""
+        backend, session = self.backend, self.session
+        assert backend is not None
+        assert session is not None
+        self.part(backend)
+        if backend.cancels:
+            # One that is still on its way must not meet the next client's query.
+            self.pool.recover(session)
+        else:
+            self.pool.release(session)
+
+    def _after(self, flags: int) -> None:
+        """The rarer things that follow from what a session said."""
+        if flags & RECOVER:
+            self.give_back()
+        elif flags & PREPARE and self.backend is not None:
+            self.begin_to_prepare(b"")
+        if flags & RESUME and self.phase == READY:
+            self.data_received(b"")
+
+    def part(self, backend: SocketBackend) -> None:
+        """Undo the link; whoever calls gives the session to the pool."""
+        self.codec.part()
+        backend.holder = None
+        self.backend = None
+        self.session = None
+        if self.is_full:
+            backend.resume_reading()
+        if self.holds_reading & 2:
+            self.hold_reading(2, False)
+        counters, codec = self.pool.counters, self.codec
+        counters.queries += codec.queries
+        counters.transactions += codec.transactions
+        codec.queries = codec.transactions = 0
+
+    def give_back(self) -> None:
+        """Let go of a session in whatever state it is."""
+        backend, session, codec = self.backend, self.session, self.codec
+        assert backend is not None
+        assert session is not None
+        if codec.is_clean():
+            self.part(backend)
+            if self.pool.pool_mode == "session":
+                self.pool.reset(session)
+            elif backend.cancels:
+                self.pool.recover(session)
+            else:
+                self.pool.release(session)
+            return
+        recovery = codec.recovery()
+        backend.recovery, backend.recovery_cancels = recovery, codec.must_cancel
+        self.part(backend)
+        if recovery is None:
+            self.pool.drop(session, DropReason.UNCERTAIN)
+        else:
+            self.pool.recover(session)
+
+    def backend_lost(self, detail: str) -> None:
+        """The held session died; the pool knows."""
+        backend = self.backend
+        assert backend is not None
+        answer = self.codec.session_lost()
+        self.part(backend)
+        if answer is None:
+            if self.phase != CLOSED:
+                self.write(self.codec.fatal(CloseReason.SESSION_LOST, detail))
+                self.close(CloseReason.SESSION_LOST)
+        else:
+            self.write(answer)
+            if self.phase == READY:
+                self.data_received(b"")
+            if self.draining:
+                self.drain()
+
+    def _broken_by_server(self, detail: str) -> None:
+        backend, session = self.backend, self.session
+        assert backend is not None
+        assert session is not None
+        self.part(backend)
+        self.pool.drop(session, DropReason.PROTOCOL_ERROR, detail)
+        self.write(self.codec.fatal(CloseReason.SESSION_LOST, detail))
+        self.close(CloseReason.SESSION_LOST)
+
+    # -- flow -----------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The client is slow to take what its session says: stop reading that."""
+        self.is_full = True
+        if self.backend is not None and self.phase != PREPARING:
+            self.backend.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.is_full = False
+        if self.backend is not None:
+            self.backend.resume_reading()
+
+    def pause_reading(self) -> None:
+        """The held session is slow to take what we send."""
+        self.hold_reading(2, True)
+
+    def resume_reading(self) -> None:
+        """It has caught up."""
+        self.hold_reading(2, False)
+
+    def hold_reading(self, reason: int, hold: bool) -> None:
+        """Stop reading the client for a reason (a bit), or no longer for that one."""
+        before = self.holds_reading
+        self.holds_reading = before | reason if hold else before & ~reason
+        if self.phase == CLOSED or self.transport.is_closing():
+            return
+        if before == 0 and self.holds_reading:
+            self.transport.pause_reading()
+        elif before and not self.holds_reading:
+            self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Write to the client, if it is still there."""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)

@@ -1,0 +1,131 @@
+"""One address where clients are accepted, TCP or Unix socket."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import time
+from typing import Any
+
+from proxy.codec import Reception
+from proxy.pool.limits import OFF
+from proxy.reasons import CloseReason
+from proxy.relay.entrance import Entrance
+from proxy.relay.house import House
+from proxy.tasks import spawn
+
+_BACKLOG = 1024
+
+
+class Listener:
+    """Accepts connections for one house. ``path`` is a Unix socket and goes before ``host`` and ``port``."""
+
+    def __init__(
+        self,
+        house: House,
+        reception: Reception,
+        host: str,
+        port: int,
+        path: str,
+        unix_socket_mode: int,
+        login_timeout: float,
+    ) -> None:
+        self.house = house
+        self.host = host
+        self.port = port
+        self.path = path
+        self._reception = reception
+        self._mode = unix_socket_mode
+        self._login_timeout = login_timeout
+        self._server: asyncio.Server | None = None
+        self._inode = 0
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Clients are accepted."""
+        return self._server is not None
+
+    @property
+    def address(self) -> str:
+        """Where clients connect to, as the configuration writes it."""
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Bind and accept. Raises OSError with a sentence when the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            if self.path:
+                _remove_stale(self.path)
+                server = await loop.create_unix_server(self._accept, self.path, backlog=_BACKLOG)
+                os.chmod(self.path, self._mode)
+                self._inode = os.stat(self.path).st_ino
+            else:
+                server = await loop.create_server(self._accept, self.host, self.port, backlog=_BACKLOG)
+                self.port = server.sockets[0].getsockname()[1]
+        except OSError as error:
+            raise OSError(
+                f"listeners.{self.house.name}.address: cannot listen on {self.address}: {error}"
+            ) from error
+        self._server = server
+        self._sweeper = spawn(self._sweep(), f"sweeper of listener {self.house.name}")
+
+    def _accept(self) -> Any:  # asyncio wants its own classes; the loop calls methods by name
+        return Entrance(self.house, self._reception, self._login_timeout)
+
+    async def _sweep(self) -> None:
+        """Look for clients that have gone unseen, and for those that exceed idle_transaction_timeout."""
+        while True:
+            shortest = OFF
+            now = time.monotonic()
+            for client in list(self.house.clients):
+                client.look_for_hangup()
+                limit = client.pool.limits.idle_transaction_timeout
+                if limit != OFF:
+                    shortest = min(shortest, limit)
+                    client.sweep(now)
+            await asyncio.sleep(max(0.05, min(1.0, shortest / 8)))
+
+    def stop_accepting(self) -> None:
+        """No new connections; those that are in stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            if self.path:
+                with contextlib.suppress(OSError):
+                    # Only what is still ours: another process may have taken the path over.
+                    if os.stat(self.path).st_ino == self._inode:
+                        os.unlink(self.path)
+
+    def drain(self) -> None:
+        """End every client that has nothing under way; the others end when they have."""
+        for client in list(self.house.clients):
+            client.drain()
+
+    def stop(self) -> None:
+        """End everybody who is left."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for entrance in list(self.house.entering):
+            entrance.end()
+        for client in list(self.house.clients):
+            client.end(CloseReason.DRAIN_TIMEOUT)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more. Raises OSError when it is anything else."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(f"{path} exists and is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise FileExistsError(f"another process listens on {path}")

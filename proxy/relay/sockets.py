@@ -1,0 +1,41 @@
+"""Options of a socket that keep a dead peer from holding anything for ever."""
+
+import select
+import socket
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KeepAlive:
+    """TCP keepalive and user timeout. Times in seconds; ``user_timeout`` 0 leaves the system's own.
+
+    ``user_timeout`` bounds how long sent data may stay unacknowledged (RFC 5482).
+    """
+
+    enabled: bool = True
+    idle: float = 60.0
+    interval: float = 10.0
+    count: int = 6
+    user_timeout: float = 60.0
+
+
+def tune(sock: socket.socket, keepalive: KeepAlive) -> None:
+    """Set the options on a connected socket; one that is not TCP is left as it is."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive.user_timeout:
+        milliseconds = int(keepalive.user_timeout * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    if keepalive.enabled:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(keepalive.idle)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(keepalive.interval)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.count)
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """The peer has closed its side or is gone; looked at where nobody reads (no event would tell)."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
