@@ -1,0 +1,147 @@
+"""What only shows when tables are seen together: names that point nowhere, users who could never log in.
+
+Works on whatever tables are valid, so that one broken table does not hide the mistakes between the others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from proxy.settings.address import Address
+from proxy.settings.listeners import ListenerSettings
+from proxy.settings.mistakes import Mistake, Path, nearest
+from proxy.settings.pools import PoolSettings
+from proxy.settings.users import UserSettings
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that are valid by themselves, and (table, name) of those that are not."""
+
+    listeners: dict[str, ListenerSettings]
+    pools: dict[str, PoolSettings]
+    users: dict[str, UserSettings]
+    http: Address | None = None
+    broken: frozenset[Path] = field(default_factory=frozenset)
+
+    def names(self, table: str) -> set[str]:
+        """Every name in ``table``, broken or not."""
+        return {*getattr(self, table), *(name for where, name in self.broken if where == table)}
+
+    def auths(self) -> set[str]:
+        """The ways to prove oneself that some listener asks for."""
+        return {str(listener.auth) for listener in self.listeners.values()} - {"trust"}
+
+
+def cross_check(tables: Tables) -> Iterator[Mistake]:
+    """Yield every mistake between tables."""
+    for check in (_names, _references, _addresses, _databases, _own_users, _listed_users):
+        yield from check(tables)
+
+
+def warnings(tables: Tables) -> Iterator[Mistake]:
+    """Yield what is allowed, but probably not meant."""
+    for name, listener in tables.listeners.items():
+        overheard = listener.tls_mode in ("disable", "allow") and not listener.address.local
+        if overheard and listener.auth in ("password", "md5"):
+            yield (
+                ("listeners", name, "auth"),
+                f'"{listener.auth}" without TLS can be overheard on the network: use "scram-sha-256", '
+                'or tls_mode = "require"',
+            )
+    for name, pool in tables.pools.items():
+        if pool.limits.getmode != 3 and pool.max_forced and "forceget" not in pool.client_may_set:
+            yield ("pools", name, "max_forced"), "has no effect: nothing in this pool may use forceget"
+
+
+def _names(tables: Tables) -> Iterator[Mistake]:
+    for table in ("listeners", "pools", "users"):
+        for name in tables.names(table):
+            if not name or not name.isprintable() or len(name.encode()) > 63:
+                yield (table, name), "a name has 1 to 63 bytes, all of them printable"
+
+
+def _references(tables: Tables) -> Iterator[Mistake]:
+    pools = tables.names("pools")
+    pointers: list[tuple[Path, str]] = [
+        (("listeners", name, "pool"), listener.pool)
+        for name, listener in tables.listeners.items()
+        if listener.pool is not None
+    ]
+    for name, user in tables.users.items():
+        pointers += [(("users", name, "pools"), pool) for pool in user.pools or ()]
+    for place, pool in pointers:
+        if pool not in pools:
+            close = nearest(pool, pools)
+            hint = (
+                f"did you mean {close}?" if close else f"the pools are: {', '.join(sorted(pools)) or 'none'}"
+            )
+            yield place, f"names a pool that does not exist; {hint}"
+
+
+def _addresses(tables: Tables) -> Iterator[Mistake]:
+    seen: dict[Address, str] = {}
+    if tables.http is not None:
+        seen[tables.http] = "http"
+    for name, listener in tables.listeners.items():
+        address = listener.address
+        if address.path is None and address.port == 0:
+            continue
+        if address in seen:
+            yield ("listeners", name, "address"), f"is the address of {seen[address]} already"
+        seen[address] = f"listeners.{name}"
+
+
+def _databases(tables: Tables) -> Iterator[Mistake]:
+    for name, pool in tables.pools.items():
+        # A pool "*" opens whatever database its client asked for.
+        if not pool.dsn.database and name != "*":
+            yield (
+                ("pools", name, "backend"),
+                "the URL names no database; expected for example postgresql://app@db.internal:5432/app",
+            )
+
+
+def _own_users(tables: Tables) -> Iterator[Mistake]:
+    if not tables.auths():
+        return
+    first: dict[str, str] = {}
+    for name, pool in tables.pools.items():
+        user = pool.dsn.user
+        if user in tables.names("users"):
+            continue
+        other = first.setdefault(user, name)
+        if tables.pools[other].dsn.password != pool.dsn.password:
+            yield (
+                ("pools", name, "backend"),
+                f"pools.{other} has another password for the same user {user}, who could log in with one "
+                f"of them only: say which in users.{user}.password",
+            )
+        elif pool.dsn.password is None:
+            yield (
+                ("pools", name, "backend"),
+                f"the pool's own user {user} has no password, so nobody could log in as {user}: "
+                f"set pools.{name}.password_file, or users.{user}.password",
+            )
+
+
+def _listed_users(tables: Tables) -> Iterator[Mistake]:
+    auths = tables.auths()
+    for name, user in tables.users.items():
+        if not auths:
+            continue
+        if user.secret is None and user.verifier is None:
+            yield ("users", name, "password"), "is required: give password, password_file or verifier"
+        elif "scram-sha-256" in auths and user.md5:
+            yield (
+                ("users", name, "verifier"),
+                'an md5 verifier cannot answer a listener with auth = "scram-sha-256": give the password '
+                "or a "
+                "SCRAM-SHA-256 verifier",
+            )
+        elif "md5" in auths and user.verifier is not None and not user.md5:
+            yield (
+                ("users", name, "verifier"),
+                'a SCRAM-SHA-256 verifier cannot answer a listener with auth = "md5": give the password, '
+                "or use "
+                'auth = "scram-sha-256"',
+            )

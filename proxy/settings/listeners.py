@@ -1,0 +1,76 @@
+"""``[listeners.<name>]``: where clients connect, and how they prove who they are. Opens nothing."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from proxy.settings.knobs import ListenAddress, Number, Permissions, Seconds, knob
+from proxy.settings.mistakes import Mistake, collect
+from proxy.settings.sockets import SocketSettings, load_certificates
+
+
+def _built(value: Any) -> Any:
+    if value in ("redis", "tcp"):
+        raise ValueError(f'"{value}" is not built yet; "postgres" is the only protocol so far')
+    return value
+
+
+class ListenerSettings(SocketSettings):
+    """One place where clients connect."""
+
+    protocol: Annotated[Literal["postgres"], BeforeValidator(_built)] = knob(
+        "postgres", "What clients speak. Only `postgres` is built so far."
+    )
+    address: ListenAddress = knob(
+        "127.0.0.1:6432", '`"host:port"`, `"[::1]:6432"` or `"unix:/run/penstock/.s.PGSQL.6432"`.'
+    )
+    auth: Literal["scram-sha-256", "md5", "password", "trust"] = knob(
+        "scram-sha-256",
+        "How a client proves who it is. `trust` asks for no proof and is refused unless the address is "
+        "loopback or a "
+        "Unix socket.",
+    )
+    max_clients: Number = knob(1000, "Connections accepted at once; one more is refused at login.", ge=1)
+    login_timeout: Seconds = knob("15s", "From accept to logged in, TLS included.")
+    tls_mode: Literal["disable", "allow", "require", "verify-ca"] = knob(
+        "disable",
+        "`allow` leaves TLS to the client, `require` refuses clients without, `verify-ca` refuses "
+        "clients without a "
+        "certificate that `tls_ca_file` has signed.",
+    )
+    tls_cert_file: str | None = knob(None, "The certificate and its chain, PEM.")
+    tls_key_file: str | None = knob(None, "The private key, PEM, without a passphrase.")
+    tls_ca_file: str | None = knob(None, "Certificates that clients' certificates are verified against, PEM.")
+    unix_socket_mode: Permissions = knob("0777", "The permissions of a Unix socket, in octal.")
+    max_message_bytes: Number = knob(
+        2**30 - 1, "The longest message accepted from a client.", ge=8192, le=2**30 - 1
+    )
+    pool: str | None = knob(
+        None,
+        "The pool for databases that no pool is named after. Without it, and without a pool `*`, they "
+        "are unknown.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        collect(self._mistakes())
+        return self
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.auth == "trust" and not self.address.local:
+            yield (
+                ("auth",),
+                '"trust" lets everybody in, so it needs a loopback address or a Unix socket; use '
+                '"scram-sha-256", '
+                'or address = "127.0.0.1:6432"',
+            )
+        if self.tls_mode == "disable":
+            return
+        for name in ("tls_cert_file", "tls_key_file"):
+            if getattr(self, name) is None:
+                yield (name,), f'is required when tls_mode is "{self.tls_mode}"'
+        if self.tls_mode == "verify-ca" and self.tls_ca_file is None:
+            yield ("tls_ca_file",), 'is required when tls_mode is "verify-ca"'
+        for name, sentence in load_certificates(self.tls_cert_file, self.tls_key_file, self.tls_ca_file):
+            yield (f"tls_{name}_file",), sentence
