@@ -1,0 +1,235 @@
+"""Turns one snapshot of the daemon into Prometheus metrics, each time that somebody scrapes.
+
+Reads frozen pictures only and keeps nothing between two scrapes; the counters live where things
+happen. It must never touch prometheus_client's global registry, nor make a label out of something
+that came over the wire: every label set is known from the configuration and stands at 0 from the start.
+"""
+
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from proxy.observe.snapshot import DaemonStats, ListenerStats
+from proxy.pool.stats import BUCKETS, HistogramStats, PoolStats
+
+Snapshot = Callable[[], DaemonStats]
+
+_POOL_GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] = (
+    ("opened", "Sessions that are open: busy, idle, or in care (ping, reset).", lambda pool: pool.opened),
+    ("busy", "Sessions held by a client.", lambda pool: pool.busy),
+    ("idle", "Sessions that are open and not held.", lambda pool: pool.idle),
+    ("opening", "Sessions being connected and logged in.", lambda pool: pool.opening),
+    (
+        "closing",
+        "Sessions that are given up but not yet ended by the server; each still takes a slot.",
+        lambda pool: pool.closing,
+    ),
+    ("waiting", "Clients in the queue for a session.", lambda pool: pool.waiting),
+    (
+        "oldest_wait_seconds",
+        "How long the first client in the queue has waited, in seconds; 0 when nobody waits.",
+        lambda pool: pool.oldest_wait,
+    ),
+    ("ready", "1 when the latest open of a session succeeded, else 0.", lambda pool: pool.ready),
+)
+
+_POOL_COUNTERS: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] = (
+    ("transactions", "Transactions that clients finished.", lambda pool: pool.transactions),
+    ("queries", "Queries that clients sent.", lambda pool: pool.queries),
+)
+
+_POOL_OUTCOMES: Final[tuple[tuple[str, str, str, Callable[[PoolStats], dict[str, int]]], ...]] = (
+    ("opens", "outcome", "Attempts to open a session, by how they ended.", lambda pool: pool.opens),
+    ("drops", "reason", "Sessions that left the pool, by reason.", lambda pool: pool.drops),
+    (
+        "pings",
+        "outcome",
+        "Pings of sessions before they are handed out, by outcome.",
+        lambda pool: pool.pings,
+    ),
+)
+
+_POOL_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[PoolStats], HistogramStats]], ...]] = (
+    (
+        "acquire_seconds",
+        "Time from asking for a session to having it, in seconds: queueing, ping and connect together.",
+        lambda pool: pool.acquire,
+    ),
+    ("hold_seconds", "Time that a client held a session, in seconds.", lambda pool: pool.hold),
+    (
+        "open_seconds",
+        "Time to open a session, in seconds: connect, TLS and login together.",
+        lambda pool: pool.open,
+    ),
+)
+
+# What prometheus_client writes; it would echo any other version that a scraper claims, or trip over it.
+_KNOWN_VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
+_VERSION: Final = re.compile(r"version=([^\s;,]*)")
+
+
+class DaemonCollector(Collector):
+    """One scrape, one snapshot: every number in an answer belongs to the same moment."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing in advance, so that registering takes no snapshot of a daemon half built."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every ``penstock_`` metric family."""
+        stats = self._snapshot()
+        yield from _daemon(stats)
+        yield from _pool_gauges(stats.pools)
+        yield from _pool_counters(stats.pools)
+        yield from _pool_histograms(stats.pools)
+        yield from _listeners(stats.listeners)
+
+
+def build_registry(snapshot: Snapshot) -> CollectorRegistry:
+    """Make a registry of our metrics plus those of the process, of Python and of its garbage collector."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(DaemonCollector(snapshot))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def choose(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Pick the format that the header ``accept`` prefers; return (what writes it, its content type).
+
+    A header that offers a version unknown to us gets the plain text format.
+    """
+    if not _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept)):
+        accept = ""
+    return choose_encoder(accept)
+
+
+def bounds(histogram: HistogramStats) -> list[tuple[str, int]]:
+    """Pair each bucket's upper bound, as Prometheus writes it, with its cumulative count."""
+    names = [repr(bound) for bound in BUCKETS]
+    return list(zip([*names, "+Inf"], histogram.cumulative, strict=True))
+
+
+def _daemon(stats: DaemonStats) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "penstock_build",
+        "Always 1; the labels say which Penstock runs, on which Python, and whether it is compiled.",
+        value={
+            "version": stats.version,
+            "python": platform.python_version(),
+            "compiled": "true" if stats.compiled else "false",
+        },
+    )
+    yield GaugeMetricFamily(
+        "penstock_event_loop_lag_seconds",
+        "The latest measured delay of the event loop, in seconds.",
+        value=stats.loop_lag,
+    )
+
+
+def _pool_gauges(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    for name, text, read in _POOL_GAUGES:
+        gauge = GaugeMetricFamily(f"penstock_pool_{name}", text, labels=("pool",))
+        for pool in pools:
+            gauge.add_metric((pool.name,), float(read(pool)))
+        yield gauge
+    limit = GaugeMetricFamily(
+        "penstock_pool_limit",
+        "Configured bounds in sessions: min, max, and max_forced, which forceget may open above max.",
+        labels=("pool", "bound"),
+    )
+    for pool in pools:
+        for bound, value in (("min", pool.min), ("max", pool.max), ("max_forced", pool.max_forced)):
+            limit.add_metric((pool.name, bound), value)
+    yield limit
+
+
+def _pool_counters(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    acquires = CounterMetricFamily(
+        "penstock_pool_acquires",
+        "Requests for a session, by the getmode they were made with and by outcome.",
+        labels=("pool", "getmode", "outcome"),
+    )
+    for pool in pools:
+        for (getmode, outcome), count in pool.acquires.items():
+            acquires.add_metric((pool.name, getmode, outcome), count)
+    yield acquires
+    for name, label, text, read_all in _POOL_OUTCOMES:
+        counter = CounterMetricFamily(f"penstock_pool_{name}", text, labels=("pool", label))
+        for pool in pools:
+            for outcome, count in read_all(pool).items():
+                counter.add_metric((pool.name, outcome), count)
+        yield counter
+    for name, text, read in _POOL_COUNTERS:
+        counter = CounterMetricFamily(f"penstock_{name}", text, labels=("pool",))
+        for pool in pools:
+            counter.add_metric((pool.name,), read(pool))
+        yield counter
+    passed = CounterMetricFamily(
+        "penstock_bytes",
+        "Bytes passed on, by direction: to_server from clients, to_client from the server.",
+        labels=("pool", "direction"),
+    )
+    for pool in pools:
+        passed.add_metric((pool.name, "to_server"), pool.bytes_client)
+        passed.add_metric((pool.name, "to_client"), pool.bytes_server)
+    yield passed
+
+
+def _pool_histograms(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    for name, text, read in _POOL_HISTOGRAMS:
+        family = HistogramMetricFamily(f"penstock_pool_{name}", text, labels=("pool",))
+        for pool in pools:
+            histogram = read(pool)
+            family.add_metric((pool.name,), bounds(histogram), histogram.total)
+        yield family
+
+
+def _listeners(listeners: tuple[ListenerStats, ...]) -> Iterator[Metric]:
+    clients = GaugeMetricFamily(
+        "penstock_clients",
+        "Clients that are connected, by what they are doing.",
+        labels=("listener", "state"),
+    )
+    limit = GaugeMetricFamily(
+        "penstock_clients_limit",
+        "The most clients that a listener accepts (max_clients).",
+        labels=("listener",),
+    )
+    refusals = CounterMetricFamily(
+        "penstock_client_refusals",
+        "Clients that a listener refused, by reason.",
+        labels=("listener", "reason"),
+    )
+    for listener in listeners:
+        for state, count in listener.clients.items():
+            clients.add_metric((listener.name, state), count)
+        limit.add_metric((listener.name,), listener.max_clients)
+        for reason, count in listener.refusals.items():
+            refusals.add_metric((listener.name, reason), count)
+    yield clients
+    yield limit
+    yield refusals
