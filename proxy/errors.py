@@ -29,8 +29,16 @@ class QueueFull(PoolError):
     """The queue of waiting clients is ``max_waiting`` long."""
 
 
+class RefusedEarly(QueueFull):
+    """At the rate at which sessions come free, this client's turn would come after its ``wait_timeout``."""
+
+
 class PoolClosed(PoolError):
     """The pool is closing or closed."""
+
+
+class PoolPaused(PoolError):
+    """``nowait``: the pool is paused by its operator."""
 
 
 class ProtocolError(ProxyError):

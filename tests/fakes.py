@@ -11,8 +11,10 @@ from proxy.pool.limits import FORCEGET, NOWAIT, TIMEDWAIT, WAIT
 from proxy.pool.session import Backend, Key, Opener, Session, Waiter
 from proxy.reasons import DropReason
 
+UNKNOWN = BackendError("there is no such user", "28000")
 DOWN = BackendError("the server is down", "08001")
 STARTING = BackendError("the database system is starting up", "57P03")
+REFUSED = BackendError("password authentication failed", "28P01")
 
 
 class FakeClock:
@@ -112,6 +114,11 @@ class FakeBackend(Backend):
         self.session = session
         self.pings = self.resets = self.recoveries = 0
         self.closes = self.abandons = 0
+        self.begins = self.peeks = 0
+        self.has_news = False  # something has come that nobody has read
+        self.taken_away: list[str] = []
+        self.begin_error: BaseException | None = None
+        self.beginning = Gate()
         self.ended = False  # by the server
         self.ping_error: BaseException | None = None
         self.reset_error: BaseException | None = None
@@ -129,6 +136,17 @@ class FakeBackend(Backend):
     async def recover(self) -> None:
         self.recoveries += 1
         await self._through(self.recovering, self.reset_error)
+
+    async def begin(self) -> None:
+        self.begins += 1
+        await self._through(self.beginning, self.begin_error)
+
+    def peek(self) -> bool:
+        self.peeks += 1
+        return self.has_news
+
+    def take_away(self, detail: str) -> None:
+        self.taken_away.append(detail)
 
     async def _through(self, gate: Gate, error: BaseException | None) -> None:
         await asyncio.sleep(0)
@@ -159,13 +177,19 @@ class FakeBackend(Backend):
 
 
 class FakeOpener(Opener):
-    """Opens fake backends. ``errors`` is used up from the left, then ``error`` is what every open raises."""
+    """Opens fake backends. ``errors`` is used up from the left, then ``error`` is what every open raises.
+
+    ``at`` says what is particular about an endpoint, by its number: an error of its opens, a gate before
+    them.
+    """
 
     def __init__(self) -> None:
         self.backends: list[FakeBackend] = []
         self.errors: list[BaseException | None] = []
         self.error: BaseException | None = None
         self.opening = Gate()
+        self.at: dict[int, BaseException | Gate] = {}
+        self.tried: list[int] = []  # the endpoint of each try
         self.tries = 0
         self.cancelled = 0
         self.prepare: Callable[[FakeBackend], None] = lambda backend: None
@@ -173,13 +197,19 @@ class FakeOpener(Opener):
 
     async def open(self, session: Session) -> Backend:
         self.tries += 1
+        self.tried.append(session.endpoint.number)
+        own = self.at.get(session.endpoint.number)
         try:
             await asyncio.sleep(0)
             await self.opening.passed()
+            if isinstance(own, Gate):
+                await own.passed()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         error = self.errors.pop(0) if self.errors else self.error
+        if isinstance(own, BaseException):
+            error = own
         if error is not None:
             raise error
         backend = FakeBackend(self, session)

@@ -13,6 +13,7 @@ from proxy.errors import ProxyError
 from proxy.pool.ledger import Ledger
 from proxy.pool.session import Session
 from proxy.pool.stats import Counters
+from proxy.pool.throttle import Throttle
 from proxy.reasons import DropReason
 from proxy.tasks import spawn
 
@@ -29,6 +30,7 @@ class Ending:
         self._counters = counters
         self._clock = clock
         self._freed = freed
+        self._throttle = Throttle(lambda: ledger.limits.io_parallel)
         self._empty: asyncio.Future[None] | None = None  # somebody waits for the last session to end
 
     def end(self, session: Session, reason: DropReason, detail: str = "") -> None:
@@ -55,20 +57,28 @@ class Ending:
             self._empty.set_result(None)
         self._freed()
 
-    async def all_gone(self, shut: Callable[[], None]) -> None:
-        """Return when no session is left; ``shut`` makes sure that no new one begins."""
+    async def all_gone(self, shut: Callable[[], None], cut: Callable[[], None]) -> None:
+        """Return when no session is left; ``shut`` makes sure that no new one begins.
+
+        Those that are still held after ``drain_timeout`` are taken from their clients by ``cut``.
+        """
         shut()
         if self._ledger.used == 0:
             return
         if self._empty is None or self._empty.done():
             self._empty = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._empty)  # others may wait, too
+        try:
+            async with asyncio.timeout(self._ledger.limits.drain_timeout):
+                await asyncio.shield(self._empty)  # others may wait, too
+        except TimeoutError:
+            cut()
+            await asyncio.shield(self._empty)
 
     async def _close(self, session: Session) -> None:
         backend = session.backend
         assert backend is not None
         try:
-            async with asyncio.timeout(self._ledger.limits.close_timeout):
+            async with self._throttle, asyncio.timeout(self._ledger.limits.close_timeout):
                 await backend.close()
         except TimeoutError:
             self._counters.drops[DropReason.ABANDONED] += 1

@@ -10,6 +10,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from proxy.errors import ProxyError
+from proxy.pool.endpoints import Endpoint
 from proxy.pool.limits import OFF, TIMEDWAIT
 
 OPENING: Final = 0  # being connected and logged in; its slot is taken already
@@ -26,17 +27,27 @@ NO_CARE: Final = 0
 PING: Final = 1
 RESET: Final = 2
 RECOVERY: Final = 3
+BEGIN: Final = 4  # a transaction is begun ahead of the client who will want one
 
 
 class Key:
-    """What a session must match to serve a client: one object per (database, user), compared by identity."""
+    """What a session must match to serve a client: one object for each, compared by identity.
 
-    def __init__(self, database: str, user: str) -> None:
+    ``cclass`` is the connection class (as Oracle's), "" for none. ``endpoint`` is where a shard key leads;
+    None: any endpoint of the pool will do.
+    """
+
+    def __init__(self, database: str, user: str, cclass: str = "", endpoint: Endpoint | None = None) -> None:
         self.database = database
         self.user = user
+        self.cclass = cclass
+        self.endpoint = endpoint
 
     def __repr__(self) -> str:
-        return f"{self.user}@{self.database}"
+        text = f"{self.user}@{self.database}"
+        if self.cclass:
+            text += f" class {self.cclass}"
+        return text if self.endpoint is None else f"{text} on {self.endpoint.name}"
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -56,6 +67,18 @@ class Backend(ABC):
         """Bring a session back whose client left in the middle of something. Raises BackendError."""
 
     @abstractmethod
+    async def begin(self) -> None:
+        """Begin a transaction ahead of the next client, instead of one begun before. Raises BackendError."""
+
+    @abstractmethod
+    def peek(self) -> bool:
+        """Something has come from the server, or its end, that nobody has read yet. One system call."""
+
+    @abstractmethod
+    def take_away(self, detail: str) -> None:
+        """Tell whoever holds the session that it is gone."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Ask the server to end the session, and return when it has."""
 
@@ -71,17 +94,26 @@ class Backend(ABC):
 class Session:
     """The record of one session; ``number`` is its id in logs. Times are monotonic seconds."""
 
-    def __init__(self, number: int, key: Key, now: float) -> None:
+    def __init__(self, number: int, key: Key, endpoint: Endpoint, now: float) -> None:
         self.number = number
         self.key = key
+        self.endpoint = endpoint
         self.state: int = OPENING
         self.care: int = NO_CARE
         self.forced = False  # opened above `max`, which only forceget may
+        self.is_trial = False  # opened to see whether a server is back: nobody who waits counts on it
         self.backend: Backend | None = None
         self.opened_at = now
         self.idle_since = now
+        self.proven_at = now  # when the server last showed that the session lives
         self.busy_since = now
         self.expires: float = OFF  # when max_lifetime, jittered, is over
+        self.generation = 0  # the pool's when this session was opened
+        self.used = False  # some client has held it
+        self.core = False  # reuse = "tiered": one of the first `min_per_endpoint`
+        self.tag: object | None = None  # the state that its last client left it in; None: as it was opened
+        self.affinity = ""  # the key of the clients that share it now
+        self.begun_at: float = OFF  # when a transaction was begun on it ahead; OFF: none was
 
     def __repr__(self) -> str:
         return f"<Session {self.number} {STATES[self.state]} {self.key!r}>"
@@ -100,11 +132,18 @@ class Opener(ABC):
 class Waiter(ABC):
     """Somebody who wants a session. The client itself is one: no future and no task per request.
 
-    ``deadline`` is set by the pool from the getmode and ``wait_timeout`` (seconds).
+    ``deadline`` is set by the pool from the getmode and ``wait_timeout`` (seconds). ``picky`` must be set
+    where one of the wishes below it is, for only then are they looked at.
     """
 
     def __init__(self, key: Key) -> None:
         self.key = key
+        self.picky = False
+        self.wants_new = False  # purity: a session that no client has ever held
+        self.tag: object | None = None  # the state in which it wants a session; None: as it was opened
+        self.affinity = ""  # whoever names the same key gets the same session, one after the other
+        self.priority = 0  # the number of its class in ``Limits.weights``
+        self.rank = 0.0  # its place in the queue among several classes, lowest first
         self.getmode: int = TIMEDWAIT
         self.wait_timeout: float = 0.0
         self.since: float = 0.0

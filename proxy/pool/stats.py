@@ -1,15 +1,18 @@
-"""Counters of one pool, and the frozen snapshot of them that observers are given.
+"""Counters of one pool, and the arithmetic that makes figures of them.
 
 Plain integers and lists, bumped where things happen and read when somebody scrapes. Nothing here
-may import a library: the warm path of a query runs through it.
+may import a library: the warm path of a query runs through it. What observers are given is frozen, and
+its shape is in figures.py.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-from proxy.errors import PoolBusy, PoolClosed, PoolTimeout, ProxyError, QueueFull
+from proxy.errors import PoolBusy, PoolClosed, PoolPaused, PoolTimeout, ProxyError, QueueFull, RefusedEarly
+from proxy.pool.figures import Figures, HistogramStats, PoolStats
 from proxy.pool.limits import GETMODES
 from proxy.reasons import DropReason
+
+__all__ = ["BUCKETS", "OUTCOMES", "Counters", "Histogram", "HistogramStats", "PoolStats", "outcome_of"]
 
 # Upper bounds of the histogram buckets in seconds: doublings of 250 µs, up to 8 s.
 BUCKETS: Final = tuple(0.00025 * 2**step for step in range(16))
@@ -23,19 +26,35 @@ QUEUE_FULL: Final = 3
 FAILED: Final = 4
 GONE: Final = 5
 CLOSED: Final = 6
-OUTCOMES: Final = ("granted", "timeout", "busy", "queue_full", "failed", "gone", "closed")
+PAUSED: Final = 7
+REFUSED_EARLY: Final = 8
+OUTCOMES: Final = (
+    "granted",
+    "timeout",
+    "busy",
+    "queue_full",
+    "failed",
+    "gone",
+    "closed",
+    "paused",
+    "refused_early",
+)
+# The first that fits counts: RefusedEarly is a QueueFull, too.
+_BY_ERROR: Final = (
+    (PoolClosed, CLOSED),
+    (PoolBusy, BUSY),
+    (PoolTimeout, TIMED_OUT),
+    (PoolPaused, PAUSED),
+    (RefusedEarly, REFUSED_EARLY),
+    (QueueFull, QUEUE_FULL),
+)
 
 
 def outcome_of(error: ProxyError) -> int:
     """How an acquire ended that ended with this error."""
-    if isinstance(error, PoolClosed):
-        return CLOSED
-    if isinstance(error, PoolBusy):
-        return BUSY
-    if isinstance(error, PoolTimeout):
-        return TIMED_OUT
-    if isinstance(error, QueueFull):
-        return QUEUE_FULL
+    for kind, outcome in _BY_ERROR:
+        if isinstance(error, kind):
+            return outcome
     return FAILED
 
 
@@ -59,70 +78,168 @@ class Histogram:
         """Count a duration that was nothing at all, without a look at the clock."""
         self.counts[0] += 1
 
-    def snapshot(self) -> "HistogramStats":
-        """Freeze the counts, cumulative as Prometheus wants them."""
+    def snapshot(self, without_zeros: int = 0) -> HistogramStats:
+        """Freeze the counts, cumulative as Prometheus wants them; so many durations of nothing left out."""
         cumulative: list[int] = []
-        seen = 0
+        seen = -without_zeros
         for count in self.counts:
             seen += count
             cumulative.append(seen)
         return HistogramStats(tuple(cumulative), self.total)
 
 
-@dataclass(frozen=True)
-class HistogramStats:
-    """``cumulative[i]`` observations were at most ``BUCKETS[i]`` seconds; the last is the count of all."""
+class Marks:
+    """The highest and lowest that was seen; the highest of several counts at three places."""
 
-    cumulative: tuple[int, ...]
-    total: float
+    def __init__(self, opened: int = 0, busy: int = 0, waiting: int = 0) -> None:
+        self.opened = opened
+        self.busy = busy
+        self.waiting = waiting
+        self.wait_min = 0.0  # seconds; nothing while `wait_max` is negative: nobody has waited
+        self.wait_max = -1.0
+
+    def include(self, other: "Marks") -> None:
+        """What the others have seen was seen here, too."""
+        self.opened = max(self.opened, other.opened)
+        self.busy = max(self.busy, other.busy)
+        self.waiting = max(self.waiting, other.waiting)
+        if other.wait_max >= 0.0:
+            self.wait_min = other.wait_min if self.wait_max < 0.0 else min(self.wait_min, other.wait_min)
+            self.wait_max = max(self.wait_max, other.wait_max)
 
 
 class Counters:
-    """What a pool counts. ``acquires[getmode][outcome]``; the rest is named as in the metrics."""
+    """What a pool counts. ``acquires[getmode][outcome]``; the rest is named as in the metrics.
 
-    def __init__(self) -> None:
+    Counters only go up: what was counted since the last reset is the difference to what they were then.
+    High-water marks are noted by whoever changes a count, in the step in which it grew; they need no note
+    when it shrinks. ``now`` is when the pool was made.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.started = now
+        self.reset_at = now
         self.acquires: list[list[int]] = [[0] * len(OUTCOMES) for _ in GETMODES]
-        self.opens_ok = 0
-        self.opens_failed = 0
-        self.pings_ok = 0
-        self.pings_failed = 0
+        self.enqueued = 0  # requests that were not granted at once and joined the queue
+        self.waited = 0  # ... of which so many were granted a session: node-oracledb's dequeued
+        self.handoffs = 0  # sessions that went on to a waiter in the step in which they came back
+        self.opens_ok = self.opens_failed = 0
+        self.pings_ok = self.pings_failed = 0  # failed: those that timed out, too
+        self.pings_timed_out = 0
+        self.resets_ok = self.resets_failed = 0
+        self.peek_dead = 0  # idle sessions with something unread that were about to be handed out
+        self.fixups = 0  # sessions that were brought into another state for the client that got them
+        self.begins_used = 0  # transactions begun ahead that a client then got
+        self.begins_expired = 0  # ... that grew older than begin_max_age and were begun anew
         self.drops: dict[str, int] = {str(reason): 0 for reason in DropReason}
-        self.acquire = Histogram()
+        self.acquire = Histogram()  # every grant; those at once as nothing
         self.hold = Histogram()
         self.open = Histogram()
-        self.transactions = 0
-        self.queries = 0
+        self.ping = Histogram()  # pings that were answered
+        self.transactions = self.queries = 0
         self.bytes_client = 0  # from clients to the server
         self.bytes_server = 0  # from the server to clients
+        # Since the last reset; `_before` has what was seen until then.
+        self.peak_busy = self.peak_opened = self.peak_waiting = 0
+        self.wait_min = 0.0
+        self.wait_max = -1.0  # nobody has waited
+        self._before = Marks()
+        self._then = self._totals()
+
+    # -- noted as it happens --------------------------------------------------------------------
+
+    def note_busy(self, busy: int) -> None:
+        """So many sessions are busy now. Called at each grant: one comparison."""
+        if busy > self.peak_busy:
+            self.peak_busy = busy
+
+    def note_opened(self, opened: int) -> None:
+        """So many sessions are open now. Called when an open has succeeded."""
+        if opened > self.peak_opened:
+            self.peak_opened = opened
+
+    def note_queued(self, waiting: int) -> None:
+        """A request joined the queue, which is so long once whoever can be served has been."""
+        self.enqueued += 1
+        if waiting > self.peak_waiting:
+            self.peak_waiting = waiting
+
+    def note_served(self, getmode: int, seconds: float, busy: int) -> None:
+        """A request that queued was granted a session after so long; so many are busy now."""
+        self.acquires[getmode][GRANTED] += 1
+        self.waited += 1
+        self.acquire.observe(seconds)
+        if seconds > self.wait_max:
+            if self.wait_max < 0.0:
+                self.wait_min = seconds
+            self.wait_max = seconds
+        elif seconds < self.wait_min:
+            self.wait_min = seconds
+        if busy > self.peak_busy:
+            self.peak_busy = busy
+
+    # -- made of it -----------------------------------------------------------------------------
+
+    def reset_marks(self, now: float, opened: int = 0, busy: int = 0, waiting: int = 0) -> None:
+        """Begin the figures since the last reset anew, with the counts of this moment as marks.
+
+        No counter goes down, and the figures since the start go on.
+        """
+        self._before.include(self._marks())
+        self.peak_opened, self.peak_busy, self.peak_waiting = opened, busy, waiting
+        self.wait_min, self.wait_max = 0.0, -1.0
+        self._then = self._totals()
+        self.reset_at = now
+
+    @property
+    def granted(self) -> int:
+        """Requests that got a session."""
+        return sum(row[GRANTED] for row in self.acquires)
+
+    def waits(self) -> HistogramStats:
+        """The grants through the queue alone: a grant at once was counted as nothing, and is left out."""
+        return self.acquire.snapshot(without_zeros=self.granted - self.waited)
+
+    def since_reset(self, now: float) -> Figures:
+        """What was counted since the last reset; since the start when there was none."""
+        return _figures(self._totals(), self._then, self._marks(), now - self.reset_at)
+
+    def since_start(self, now: float) -> Figures:
+        """What was counted since the pool was made."""
+        marks = self._marks()
+        marks.include(self._before)
+        return _figures(self._totals(), [0.0] * len(self._then), marks, now - self.started)
+
+    def _marks(self) -> Marks:
+        marks = Marks(self.peak_opened, self.peak_busy, self.peak_waiting)
+        marks.wait_min, marks.wait_max = self.wait_min, self.wait_max
+        return marks
+
+    def _totals(self) -> list[float]:
+        # By outcome, then what `_figures` takes apart again.
+        totals = [float(sum(row[outcome] for row in self.acquires)) for outcome in range(len(OUTCOMES))]
+        return [*totals, float(self.enqueued), float(self.waited), self.acquire.total]
 
 
-@dataclass(frozen=True)
-class PoolStats:
-    """One pool at one moment."""
-
-    name: str
-    pool_mode: str
-    getmode: str
-    min: int
-    max: int
-    max_forced: int
-    opened: int
-    busy: int
-    idle: int
-    opening: int
-    closing: int
-    waiting: int
-    oldest_wait: float
-    acquires: dict[tuple[str, str], int]  # (getmode, outcome)
-    opens: dict[str, int]  # outcome: ok | failed
-    pings: dict[str, int]  # outcome: ok | failed
-    drops: dict[str, int]  # reason
-    acquire: HistogramStats
-    hold: HistogramStats
-    open: HistogramStats
-    transactions: int
-    queries: int
-    bytes_client: int
-    bytes_server: int
-    ready: bool  # the latest open succeeded
-    last_error: str  # why the latest open failed, "" when it did not
+def _figures(totals: list[float], then: list[float], marks: Marks, uptime: float) -> Figures:
+    counted = [now - before for now, before in zip(totals, then, strict=True)]
+    outcomes, (enqueued, waited, wait_sum) = counted[: len(OUTCOMES)], counted[len(OUTCOMES) :]
+    return Figures(
+        uptime=uptime,
+        requests=int(sum(outcomes)),
+        immediate=int(outcomes[GRANTED] - waited),
+        enqueued=int(enqueued),
+        dequeued=int(waited),
+        timeouts=int(outcomes[TIMED_OUT]),
+        rejected=int(outcomes[QUEUE_FULL] + outcomes[REFUSED_EARLY]),
+        nowait_refused=int(outcomes[BUSY] + outcomes[PAUSED]),
+        failed=int(outcomes[FAILED] + outcomes[CLOSED]),
+        gone=int(outcomes[GONE]),
+        most_opened=marks.opened,
+        most_busy=marks.busy,
+        most_waiting=marks.waiting,
+        wait_sum=wait_sum,
+        wait_min=marks.wait_min,
+        wait_max=max(0.0, marks.wait_max),
+        wait_average=wait_sum / waited if waited else 0.0,
+    )

@@ -35,12 +35,23 @@ class Ticket(Waiter):
             self.future.set_exception(error)
 
 
-async def acquire(pool: "Pool", key: Key, getmode: int | None, wait_timeout: float | None) -> Session:
+async def acquire(
+    pool: "Pool",
+    key: Key,
+    getmode: int | None,
+    wait_timeout: float | None,
+    wants_new: bool,
+    tag: object | None,
+    affinity: str,
+    priority: int,
+) -> Session:
     """``Pool.acquire``."""
     limits = pool.limits
     ticket = Ticket(key)
     ticket.getmode = limits.getmode if getmode is None else getmode
     ticket.wait_timeout = limits.wait_timeout if wait_timeout is None else wait_timeout
+    ticket.wants_new, ticket.tag, ticket.affinity, ticket.priority = wants_new, tag, affinity, priority
+    ticket.picky = wants_new or tag is not None or affinity != ""
     session = pool.try_acquire(ticket)
     if session is not None:
         return session

@@ -1,10 +1,12 @@
 import pytest
 
 from fakes import FakeWaiter, forceget, nowait, timed, waits
+from proxy.pool import queueing
 from proxy.pool.growth import Plan, plan, reap, refill
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import LRU, OFF, Limits
 from proxy.pool.session import BUSY, CARE, CLOSING, OPENING, PING, RECOVERY, RESET, Key, Session
+from proxy.reasons import DropReason
 
 A, B, C = Key("orders", "ann"), Key("orders", "bob"), Key("stock", "ann")
 
@@ -14,7 +16,7 @@ def ledger_of(**limits: object) -> Ledger:
 
 
 def busy(ledger: Ledger, key: Key = A, now: float = 0.0) -> Session:
-    session = ledger.open(key, now)
+    session = ledger.open(key, ledger.endpoints.all[0], now)
     ledger.hand_over(session, now)
     return session
 
@@ -29,14 +31,14 @@ def join(ledger: Ledger, *waiters: FakeWaiter, now: float = 0.0) -> Plan:
     """Each comes after the last one's plan was made, as in the pool; returns the last plan."""
     found = Plan()
     for waiter in waiters:
-        assert ledger.admit(waiter, now) is None
+        assert queueing.admit(ledger, waiter, now) is None
         found = plan(ledger, now)
         ledger.check()
     return found
 
 
 def is_empty(found: Plan) -> bool:
-    return not (found.grants or found.opens or found.pings or found.closes or found.refusals)
+    return not (found.grants or found.opens or found.cares or found.closes or found.refusals)
 
 
 # -- growing ------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def test_a_step_of_growth_opens_increment_sessions_never_above_max() -> None:
 def test_the_rest_of_a_step_serves_those_behind_in_the_same_plan() -> None:
     ledger = ledger_of(max=10, increment=2)
     for _ in range(4):
-        ledger.admit(timed(A), 0.0)
+        queueing.admit(ledger, timed(A), 0.0)
     assert len(plan(ledger, 0.0).opens) == 4
 
 
@@ -156,7 +158,7 @@ def test_a_stale_idle_session_is_pinged_for_the_waiter() -> None:
     ledger = ledger_of(ping_interval=60.0)
     session = idle(ledger)
     found = join(ledger, timed(A), now=60.0)
-    assert found.pings == [session]
+    assert found.cares == [session]
     assert (session.state, session.care) == (CARE, PING)
     assert not found.opens
 
@@ -164,14 +166,14 @@ def test_a_stale_idle_session_is_pinged_for_the_waiter() -> None:
 def test_pings_run_side_by_side_for_several_waiters() -> None:
     ledger = ledger_of(ping_interval=0.0)
     sessions = {idle(ledger), idle(ledger)}
-    assert set(join(ledger, timed(A)).pings + join(ledger, timed(A)).pings) == sessions
+    assert set(join(ledger, timed(A)).cares + join(ledger, timed(A)).cares) == sessions
 
 
 def test_lru_pings_the_session_that_rested_longest() -> None:
     ledger = ledger_of(ping_interval=0.0, reuse=LRU)
     oldest = idle(ledger)
     idle(ledger)
-    assert join(ledger, timed(A)).pings == [oldest]
+    assert join(ledger, timed(A)).cares == [oldest]
 
 
 def test_a_fresh_idle_session_is_handed_out_without_a_ping() -> None:
@@ -183,9 +185,9 @@ def test_a_fresh_idle_session_is_handed_out_without_a_ping() -> None:
     found = join(ledger, waiter, now=5.0)
     assert found.grants == [(waiter, fresh)]
     assert fresh.state == BUSY
-    assert found.closes == [(expired, True)]
+    assert found.closes == [(expired, DropReason.MAX_LIFETIME)]
     assert not ledger.queue
-    assert not found.pings
+    assert not found.cares
 
 
 def test_an_expired_session_is_closed_and_its_slot_serves_the_waiter() -> None:
@@ -195,7 +197,7 @@ def test_an_expired_session_is_closed_and_its_slot_serves_the_waiter() -> None:
     expired.expires = 5.0
     waiter = nowait(A)
     found = join(ledger, waiter, now=5.0)
-    assert found.closes == [(expired, True)]
+    assert found.closes == [(expired, DropReason.MAX_LIFETIME)]
     assert not found.refusals
     ledger.gone(expired)
     assert len(plan(ledger, 5.0).opens) == 1
@@ -207,7 +209,7 @@ def test_an_expired_session_costs_no_other_key_its_idle_one() -> None:
     expired.expires = 5.0
     idle(ledger, B)
     found = join(ledger, timed(A), now=5.0)
-    assert found.closes == [(expired, True)]
+    assert found.closes == [(expired, DropReason.MAX_LIFETIME)]
     assert ledger.idle == 1
 
 
@@ -217,7 +219,7 @@ def test_at_max_the_longest_idle_session_of_another_key_is_replaced() -> None:
     newer = idle(ledger, B, now=2.0)
     older = idle(ledger, C, now=1.0)
     found = join(ledger, timed(A), now=3.0)
-    assert found.closes == [(older, False)]
+    assert found.closes == [(older, DropReason.REPLACED)]
     assert (older.state, newer in ledger.lanes[B]) == (CLOSING, True)
     assert not found.opens
     ledger.gone(older)
@@ -227,9 +229,9 @@ def test_at_max_the_longest_idle_session_of_another_key_is_replaced() -> None:
 def test_one_replacement_serves_one_waiter() -> None:
     ledger = ledger_of(max=2)
     first, second = idle(ledger, B), idle(ledger, B)
-    assert join(ledger, timed(A)).closes == [(first, False)]
+    assert join(ledger, timed(A)).closes == [(first, DropReason.REPLACED)]
     assert is_empty(plan(ledger, 0.0)), "its slot is on its way"
-    assert join(ledger, timed(A)).closes == [(second, False)]
+    assert join(ledger, timed(A)).closes == [(second, DropReason.REPLACED)]
 
 
 def test_below_max_nobody_is_replaced() -> None:
@@ -363,7 +365,7 @@ def test_nobody_waits_so_there_is_nothing_to_plan() -> None:
 def test_the_longest_idle_are_reaped_first_whatever_their_key_down_to_min() -> None:
     ledger = ledger_of(min=1, idle_timeout=10.0)
     third, first, second = idle(ledger, A, 3.0), idle(ledger, B, 1.0), idle(ledger, B, 2.0)
-    assert reap(ledger, 100.0) == [(first, False), (second, False)]
+    assert reap(ledger, 100.0) == [(first, DropReason.IDLE_TIMEOUT), (second, DropReason.IDLE_TIMEOUT)]
     assert ledger.idle_sessions() == [third]
     ledger.check()
 
@@ -372,7 +374,7 @@ def test_only_what_has_been_idle_for_idle_timeout_is_reaped() -> None:
     ledger = ledger_of(idle_timeout=10.0)
     old, young = idle(ledger, A, 0.0), idle(ledger, A, 0.5)
     assert reap(ledger, 9.9) == []
-    assert reap(ledger, 10.0) == [(old, False)]
+    assert reap(ledger, 10.0) == [(old, DropReason.IDLE_TIMEOUT)]
     assert young in ledger.lanes[A]
 
 
@@ -380,7 +382,7 @@ def test_busy_sessions_count_towards_min_and_are_never_reaped() -> None:
     ledger = ledger_of(min=2, idle_timeout=10.0)
     held = [busy(ledger) for _ in range(3)]
     resting = idle(ledger)
-    assert reap(ledger, 100.0) == [(resting, False)]
+    assert reap(ledger, 100.0) == [(resting, DropReason.IDLE_TIMEOUT)]
     assert all(session.state == BUSY for session in held)
 
 
@@ -388,7 +390,7 @@ def test_an_expired_session_is_reaped_even_below_min() -> None:
     ledger = ledger_of(min=2, idle_timeout=OFF)
     old, young = idle(ledger), idle(ledger)
     old.expires, young.expires = 50.0, 51.0
-    assert reap(ledger, 50.0) == [(old, True)]
+    assert reap(ledger, 50.0) == [(old, DropReason.MAX_LIFETIME)]
 
 
 def test_the_pool_is_refilled_to_min() -> None:

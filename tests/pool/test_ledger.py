@@ -2,6 +2,7 @@ import pytest
 
 from fakes import FakeWaiter, forceget, nowait, timed, waits
 from proxy.errors import PoolBusy, PoolClosed, PoolTimeout, QueueFull
+from proxy.pool import queueing
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import LRU, OFF, Limits
 from proxy.pool.session import BUSY, CARE, CLOSING, GONE, IDLE, OPENING, PING, RECOVERY, RESET, Key, Session
@@ -14,7 +15,7 @@ def ledger_of(**limits: object) -> Ledger:
 
 
 def busy(ledger: Ledger, key: Key = A, now: float = 0.0) -> Session:
-    session = ledger.open(key, now)
+    session = ledger.open(key, ledger.endpoints.all[0], now)
     ledger.hand_over(session, now)
     return session
 
@@ -27,7 +28,7 @@ def idle(ledger: Ledger, key: Key = A, now: float = 0.0) -> Session:
 
 def queued(ledger: Ledger, *waiters: FakeWaiter) -> None:
     for waiter in waiters:
-        assert ledger.admit(waiter, 0.0) is None
+        assert queueing.admit(ledger, waiter, 0.0) is None
     ledger.check()
 
 
@@ -37,7 +38,7 @@ def queued(ledger: Ledger, *waiters: FakeWaiter) -> None:
 def test_every_state_is_counted_where_it_belongs() -> None:
     """opened is busy + idle + in care; opening and closing take slots, too."""
     ledger = ledger_of()
-    opening = ledger.open(A, 0.0)
+    opening = ledger.open(A, ledger.endpoints.all[0], 0.0)
     idle(ledger, A)
     idle(ledger, B)
     tended, closing = busy(ledger), busy(ledger)
@@ -61,9 +62,9 @@ def test_a_session_that_is_gone_takes_no_slot() -> None:
 
 
 LEGAL = {
-    OPENING: {IDLE, BUSY, CLOSING, GONE},
+    OPENING: {IDLE, BUSY, CARE, CLOSING, GONE},
     IDLE: {BUSY, CARE, CLOSING, GONE},
-    CARE: {IDLE, BUSY, CLOSING, GONE},
+    CARE: {IDLE, BUSY, CARE, CLOSING, GONE},
     BUSY: {IDLE, CARE, CLOSING, GONE},
     CLOSING: {GONE},
     GONE: set[int](),
@@ -71,7 +72,7 @@ LEGAL = {
 
 
 def in_state(ledger: Ledger, state: int) -> Session:
-    session = ledger.open(A, 0.0)
+    session = ledger.open(A, ledger.endpoints.all[0], 0.0)
     if state in (IDLE, BUSY, CLOSING, GONE):
         ledger.move(session, state)
     if state == CARE:
@@ -187,7 +188,7 @@ def test_wait_has_no_deadline_and_the_others_have_one() -> None:
     ledger = ledger_of()
     first, second, third = waits(A), timed(A, 2.5), forceget(A)
     for waiter in (first, second, third):
-        assert ledger.admit(waiter, 7.0) is None
+        assert queueing.admit(ledger, waiter, 7.0) is None
     assert (first.deadline, second.deadline, third.deadline) == (OFF, 9.5, 37.0)
     assert second.since == 7.0
 
@@ -196,14 +197,14 @@ def test_wait_has_no_deadline_and_the_others_have_one() -> None:
 def test_a_full_pool_queues_whoever_is_ready_to_wait(mode) -> None:
     ledger = ledger_of(max=1)
     busy(ledger)
-    assert ledger.admit(mode(A), 0.0) is None
+    assert queueing.admit(ledger, mode(A), 0.0) is None
 
 
 def test_nowait_is_refused_at_once_when_every_slot_is_taken() -> None:
     ledger = ledger_of(max=2)
     busy(ledger)
     busy(ledger)
-    error = ledger.admit(nowait(A), 0.0)
+    error = queueing.admit(ledger, nowait(A), 0.0)
     assert isinstance(error, PoolBusy)
     assert "getmode is nowait" in error.message
     assert error.picture == (
@@ -215,21 +216,21 @@ def test_nowait_is_refused_at_once_when_every_slot_is_taken() -> None:
 def test_nowait_with_room_to_grow_waits_for_the_connect() -> None:
     ledger = ledger_of(max=2)
     busy(ledger)
-    assert ledger.admit(nowait(A), 0.0) is None
+    assert queueing.admit(ledger, nowait(A), 0.0) is None
 
 
 def test_nowait_counts_what_is_being_opened_and_nobody_claims() -> None:
     ledger = ledger_of(max=2)
-    ledger.open(A, 0.0)
-    ledger.open(A, 0.0)
+    ledger.open(A, ledger.endpoints.all[0], 0.0)
+    ledger.open(A, ledger.endpoints.all[0], 0.0)
     queued(ledger, nowait(A), nowait(A))
-    assert isinstance(ledger.admit(nowait(A), 0.0), PoolBusy)
+    assert isinstance(queueing.admit(ledger, nowait(A), 0.0), PoolBusy)
 
 
 def test_nowait_never_counts_on_what_those_ahead_of_it_wait_for() -> None:
     ledger = ledger_of(max=1)
     queued(ledger, timed(B))
-    assert isinstance(ledger.admit(nowait(A), 0.0), PoolBusy)
+    assert isinstance(queueing.admit(ledger, nowait(A), 0.0), PoolBusy)
 
 
 @pytest.mark.parametrize(("care", "counts"), [(PING, True), (RESET, True), (RECOVERY, False)])
@@ -237,35 +238,35 @@ def test_nowait_counts_on_a_ping_or_a_reset_but_not_on_a_recovery(care: int, cou
     """A recovery waits for a query that somebody left behind, and that may take for ever."""
     ledger = ledger_of(max=1)
     ledger.attend(busy(ledger), care)
-    assert (ledger.admit(nowait(A), 0.0) is None) == counts
+    assert (queueing.admit(ledger, nowait(A), 0.0) is None) == counts
 
 
 def test_nowait_does_not_count_on_a_session_that_is_closing() -> None:
     ledger = ledger_of(max=1)
     ledger.close(busy(ledger))
-    assert isinstance(ledger.admit(nowait(A), 0.0), PoolBusy)
+    assert isinstance(queueing.admit(ledger, nowait(A), 0.0), PoolBusy)
 
 
 def test_nowait_does_not_count_on_what_is_opened_for_a_forceget() -> None:
     """A session above max is not for it, so it would have to wait for another client."""
     ledger = ledger_of(max=1, max_forced=1)
     busy(ledger)
-    ledger.open(A, 0.0)
-    assert isinstance(ledger.admit(nowait(A), 0.0), PoolBusy)
+    ledger.open(A, ledger.endpoints.all[0], 0.0)
+    assert isinstance(queueing.admit(ledger, nowait(A), 0.0), PoolBusy)
 
 
 def test_nowait_does_not_count_on_the_reset_of_a_forced_session() -> None:
     ledger = ledger_of(max=1, max_forced=1)
     busy(ledger)
     ledger.attend(busy(ledger), RESET)
-    assert isinstance(ledger.admit(nowait(A), 0.0), PoolBusy)
+    assert isinstance(queueing.admit(ledger, nowait(A), 0.0), PoolBusy)
 
 
 def test_a_queue_of_max_waiting_refuses_the_next() -> None:
     ledger = ledger_of(max=1, max_waiting=2)
     busy(ledger)
     queued(ledger, timed(A), waits(A))
-    error = ledger.admit(timed(A), 0.0)
+    error = queueing.admit(ledger, timed(A), 0.0)
     assert isinstance(error, QueueFull)
     assert error.message == "2 clients wait already"
     assert "waiting=2" in error.picture
@@ -274,20 +275,20 @@ def test_a_queue_of_max_waiting_refuses_the_next() -> None:
 def test_max_waiting_counts_only_those_who_wait_for_another_client() -> None:
     ledger = ledger_of(max=2, max_waiting=0)
     queued(ledger, timed(A), timed(A))
-    assert isinstance(ledger.admit(timed(A), 0.0), QueueFull)
+    assert isinstance(queueing.admit(ledger, timed(A), 0.0), QueueFull)
 
 
 def test_max_waiting_0_lets_a_forceget_go_above_max() -> None:
     ledger = ledger_of(max=1, max_forced=1, max_waiting=0)
     busy(ledger)
-    assert ledger.admit(forceget(A), 0.0) is None
-    assert isinstance(ledger.admit(timed(A), 0.0), QueueFull)
+    assert queueing.admit(ledger, forceget(A), 0.0) is None
+    assert isinstance(queueing.admit(ledger, timed(A), 0.0), QueueFull)
 
 
 def test_a_closed_pool_admits_nobody() -> None:
     ledger = ledger_of()
     ledger.closed = True
-    assert isinstance(ledger.admit(waits(A), 0.0), PoolClosed)
+    assert isinstance(queueing.admit(ledger, waits(A), 0.0), PoolClosed)
 
 
 def test_withdrawing_twice_says_so() -> None:
@@ -302,9 +303,9 @@ def test_only_those_whose_deadline_has_come_are_expired() -> None:
     ledger = ledger_of(max=1)
     short, long, ever = timed(A, 1.0), timed(A, 3.0), waits(A)
     queued(ledger, long, short, ever)
-    assert ledger.expire(0.999) == ([], 1.0)
-    assert ledger.expire(1.0) == ([short], 3.0)
-    assert ledger.expire(5.0) == ([long], OFF)
+    assert queueing.expire(ledger, 0.999) == ([], 1.0)
+    assert queueing.expire(ledger, 1.0) == ([short], 3.0)
+    assert queueing.expire(ledger, 5.0) == ([long], OFF)
     assert list(ledger.queue) == [ever]
 
 
@@ -313,8 +314,8 @@ def test_a_timeout_says_how_long_and_how_full() -> None:
     busy(ledger)
     waiter = timed(A, 1.5)
     queued(ledger, waiter)
-    ledger.expire(1.5)
-    error = ledger.timed_out(waiter, 1.5)
+    queueing.expire(ledger, 1.5)
+    error = queueing.timed_out(ledger, waiter, 1.5)
     assert isinstance(error, PoolTimeout)
     assert error.message == "no session came free within wait_timeout (1.5s)"
     assert error.picture.endswith("waiting=0, waited 1.50s")
@@ -328,8 +329,8 @@ def test_waiters_are_served_first_in_first_out() -> None:
     session = busy(ledger)
     waiters = [timed(A), waits(A), forceget(A), timed(A)]
     queued(ledger, *waiters)
-    assert [ledger.next_for(session, 0.0) for _ in waiters] == waiters
-    assert ledger.next_for(session, 0.0) is None
+    assert [queueing.next_for(ledger, session, 0.0) for _ in waiters] == waiters
+    assert queueing.next_for(ledger, session, 0.0) is None
 
 
 def test_a_released_session_goes_to_the_first_even_if_one_is_opened_for_it() -> None:
@@ -337,8 +338,8 @@ def test_a_released_session_goes_to_the_first_even_if_one_is_opened_for_it() -> 
     session = busy(ledger)
     waiter = timed(A)
     queued(ledger, waiter)
-    ledger.open(A, 0.0)
-    assert ledger.next_for(session, 0.0) is waiter
+    ledger.open(A, ledger.endpoints.all[0], 0.0)
+    assert queueing.next_for(ledger, session, 0.0) is waiter
 
 
 def test_a_waiter_of_another_key_for_whom_nothing_comes_is_not_overtaken() -> None:
@@ -346,31 +347,31 @@ def test_a_waiter_of_another_key_for_whom_nothing_comes_is_not_overtaken() -> No
     ledger = ledger_of(max=1)
     session = busy(ledger, A)
     queued(ledger, timed(B), timed(A))
-    assert ledger.next_for(session, 0.0) is None
-    assert ledger.must_yield(session, 0.0)
+    assert queueing.next_for(ledger, session, 0.0) is None
+    assert queueing.must_yield(ledger, session, 0.0)
 
 
 @pytest.mark.parametrize("coming", [OPENING, PING, RESET])
 def test_a_waiter_for_whom_something_comes_is_passed_over(coming: int) -> None:
     ledger = ledger_of(max=2)
     session = busy(ledger, A)
-    other = ledger.open(B, 0.0)
+    other = ledger.open(B, ledger.endpoints.all[0], 0.0)
     if coming != OPENING:
         ledger.hand_over(other, 0.0)
         ledger.attend(other, coming)
     second = timed(A)
     queued(ledger, timed(B), second)
-    assert not ledger.must_yield(session, 0.0)
-    assert ledger.next_for(session, 0.0) is second
+    assert not queueing.must_yield(ledger, session, 0.0)
+    assert queueing.next_for(ledger, session, 0.0) is second
 
 
 def test_one_session_that_comes_serves_one_waiter() -> None:
     ledger = ledger_of(max=2)
     session = busy(ledger, A)
-    ledger.open(B, 0.0)
+    ledger.open(B, ledger.endpoints.all[0], 0.0)
     queued(ledger, timed(B), timed(B), timed(A))
-    assert ledger.next_for(session, 0.0) is None
-    assert ledger.must_yield(session, 0.0)
+    assert queueing.next_for(ledger, session, 0.0) is None
+    assert queueing.must_yield(ledger, session, 0.0)
 
 
 def test_nobody_counts_on_a_recovery() -> None:
@@ -378,7 +379,7 @@ def test_nobody_counts_on_a_recovery() -> None:
     session = busy(ledger, A)
     ledger.attend(busy(ledger, B), RECOVERY)
     queued(ledger, timed(B), timed(A))
-    assert ledger.must_yield(session, 0.0)
+    assert queueing.must_yield(ledger, session, 0.0)
 
 
 def test_a_slot_that_is_closing_serves_the_waiter_of_another_key() -> None:
@@ -386,7 +387,7 @@ def test_a_slot_that_is_closing_serves_the_waiter_of_another_key() -> None:
     session = busy(ledger, A)
     ledger.close(busy(ledger, A))
     queued(ledger, timed(B))
-    assert not ledger.must_yield(session, 0.0)
+    assert not queueing.must_yield(ledger, session, 0.0)
 
 
 def test_a_key_that_is_backed_off_from_holds_nobody_up() -> None:
@@ -395,14 +396,14 @@ def test_a_key_that_is_backed_off_from_holds_nobody_up() -> None:
     ledger.backoff[B] = 5.0
     second = timed(A)
     queued(ledger, timed(B), second)
-    assert not ledger.must_yield(session, 4.0)
-    assert ledger.must_yield(session, 5.0)
-    assert ledger.next_for(session, 4.0) is second
+    assert not queueing.must_yield(ledger, session, 4.0)
+    assert queueing.must_yield(ledger, session, 5.0)
+    assert queueing.next_for(ledger, session, 4.0) is second
 
 
 def test_nobody_waits_so_nothing_must_yield() -> None:
     ledger = ledger_of(max=1)
-    assert not ledger.must_yield(busy(ledger), 0.0)
+    assert not queueing.must_yield(ledger, busy(ledger), 0.0)
 
 
 # -- forceget -----------------------------------------------------------------------------------
@@ -420,16 +421,16 @@ def test_a_surplus_session_goes_on_only_if_the_first_waiter_is_a_forceget() -> N
     keen = forceget(A)
     queued(ledger, keen, timed(A))
     assert ledger.is_surplus(first)
-    assert ledger.next_for(first, 0.0) is keen
+    assert queueing.next_for(ledger, first, 0.0) is keen
     queued(ledger, forceget(A))
-    assert ledger.next_for(first, 0.0) is None, "a timedwait client is first now"
+    assert queueing.next_for(ledger, first, 0.0) is None, "a timedwait client is first now"
 
 
 def test_a_forceget_of_another_key_does_not_get_a_surplus_session() -> None:
     ledger = ledger_of(max=1, max_forced=1)
     session, _ = busy(ledger), busy(ledger)
     queued(ledger, forceget(B))
-    assert ledger.next_for(session, 0.0) is None
+    assert queueing.next_for(ledger, session, 0.0) is None
 
 
 def test_at_max_a_forced_session_is_like_any_other() -> None:
@@ -439,7 +440,7 @@ def test_at_max_a_forced_session_is_like_any_other() -> None:
     queued(ledger, waiter)
     ledger.close(first)
     assert not ledger.is_surplus(second)
-    assert ledger.next_for(second, 0.0) is waiter
+    assert queueing.next_for(ledger, second, 0.0) is waiter
 
 
 def test_what_is_opened_above_max_finds_its_forceget_wherever_it_stands() -> None:
@@ -448,9 +449,9 @@ def test_what_is_opened_above_max_finds_its_forceget_wherever_it_stands() -> Non
     busy(ledger)
     keen = forceget(A)
     queued(ledger, timed(A), keen)
-    forced = ledger.open(A, 0.0)
-    assert ledger.next_for(forced, 0.0) is keen
-    assert ledger.next_for(forced, 0.0) is None
+    forced = ledger.open(A, ledger.endpoints.all[0], 0.0)
+    assert queueing.next_for(ledger, forced, 0.0) is keen
+    assert queueing.next_for(ledger, forced, 0.0) is None
 
 
 def test_a_session_that_was_pinged_serves_whoever_woke_it() -> None:
@@ -461,28 +462,28 @@ def test_a_session_that_was_pinged_serves_whoever_woke_it() -> None:
     waiter = timed(A)
     queued(ledger, waiter)
     ledger.attend(session, PING)
-    assert ledger.next_for(session, 0.0) is waiter
+    assert queueing.next_for(ledger, session, 0.0) is waiter
 
 
 def test_what_was_opened_above_max_yields_to_nobody_before_its_forceget_has_had_it() -> None:
     """Though the pool has shrunk to max since: it would be replaced, opened again, replaced again."""
     ledger = ledger_of(max=1, max_forced=1)
     other = busy(ledger, C)
-    forced = ledger.open(A, 0.0)
+    forced = ledger.open(A, ledger.endpoints.all[0], 0.0)
     keen = forceget(A)
     queued(ledger, timed(B), timed(A), keen)
     ledger.close(other)
     assert not ledger.is_surplus(forced)
-    assert ledger.next_for(forced, 0.0) is keen
-    assert ledger.next_for(forced, 0.0) is None
-    assert ledger.must_yield(forced, 0.0)
+    assert queueing.next_for(ledger, forced, 0.0) is keen
+    assert queueing.next_for(ledger, forced, 0.0) is None
+    assert queueing.must_yield(ledger, forced, 0.0)
 
 
 def test_what_was_opened_within_max_yields_even_if_a_forceget_wants_it() -> None:
     ledger = ledger_of(max=1, max_forced=1)
-    session = ledger.open(A, 0.0)
+    session = ledger.open(A, ledger.endpoints.all[0], 0.0)
     queued(ledger, timed(B), forceget(A))
-    assert ledger.next_for(session, 0.0) is None
+    assert queueing.next_for(ledger, session, 0.0) is None
 
 
 # -- what tests rely on -------------------------------------------------------------------------

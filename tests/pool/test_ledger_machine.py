@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from fakes import DOWN, FakeWaiter
 from proxy.errors import PoolClosed, PoolError
-from proxy.pool import growth
+from proxy.pool import growth, queueing
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import FORCEGET, LIFO, LRU, NOWAIT, OFF, Limits
 from proxy.pool.session import OPENING, RECOVERY, RESET, Key, Session
@@ -78,7 +78,7 @@ class Desk:
         while ledger.queue:
             before, was = list(ledger.queue), session.state
             surplus = ledger.is_surplus(session)
-            waiter = ledger.next_for(session, now)
+            waiter = queueing.next_for(ledger, session, now)
             if waiter is None:
                 break
             assert waiter.key is session.key
@@ -94,7 +94,7 @@ class Desk:
             if self.give(waiter, session):
                 return True
         surplus = self.limits.max_forced > 0 and ledger.is_surplus(session)
-        if ledger.closed or surplus or ledger.must_yield(session, now):
+        if ledger.closed or surplus or queueing.must_yield(ledger, session, now):
             ledger.close(session)
         else:
             ledger.rest(session, now)
@@ -129,7 +129,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         desk.forced = desk.forced or getmode == FORCEGET
         before = list(ledger.queue)
-        error = ledger.admit(waiter, desk.now)
+        error = queueing.admit(ledger, waiter, desk.now)
         if error is not None:
             assert isinstance(error, PoolError)
             assert list(ledger.queue) == before
@@ -207,10 +207,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         desk = self.desk
         desk.now += seconds
-        due, following = self.ledger.expire(desk.now)
+        due, following = queueing.expire(self.ledger, desk.now)
         for waiter in due:
             assert waiter.deadline <= desk.now
-            desk.refuse(waiter, self.ledger.timed_out(waiter, desk.now))
+            desk.refuse(waiter, queueing.timed_out(self.ledger, waiter, desk.now))
         assert all(desk.now < waiter.deadline for waiter in self.ledger.queue)
         assert following == min((waiter.deadline for waiter in self.ledger.queue), default=OFF)
         self.tick()
@@ -243,7 +243,7 @@ class LedgerMachine(RuleBasedStateMachine):
         coming = self.ledger.coming()
         for key, lane in self.ledger.lanes.items():
             session = lane[-1] if self.desk.limits.reuse == LIFO else lane[0]
-            stale = self.desk.now - session.idle_since >= self.desk.limits.ping_interval
+            stale = self.desk.now - session.proven_at >= self.desk.limits.ping_interval
             if not stale and self.desk.now < session.expires:
                 assert sum(waiter.key is key for waiter in self.ledger.queue) <= coming.get(key, 0)
 
@@ -298,7 +298,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert not ledger.queue
         assert ledger.used == ledger.idle
         ledger.closed = True
-        assert isinstance(ledger.admit(FakeWaiter(self.keys[0]), desk.now), PoolClosed)
+        assert isinstance(queueing.admit(ledger, FakeWaiter(self.keys[0]), desk.now), PoolClosed)
 
     def finish_open(self) -> None:
         session = self.one_of(self.ledger.opening, 0)
