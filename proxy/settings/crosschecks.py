@@ -4,11 +4,12 @@ Works on whatever tables are valid, so that one broken table does not hide the m
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.settings.address import Address
 from proxy.settings.listeners import ListenerSettings
 from proxy.settings.mistakes import Mistake, Path, nearest
+from proxy.settings.pool_checks import pool_warnings
 from proxy.settings.pools import PoolSettings
 from proxy.settings.users import UserSettings
 
@@ -27,6 +28,12 @@ class Tables:
         """Every name in ``table``, broken or not."""
         return {*getattr(self, table), *(name for where, name in self.broken if where == table)}
 
+    def of_postgres(self) -> "Tables":
+        """The same without the listeners and pools of raw TCP, where nobody logs in."""
+        listeners = {name: table for name, table in self.listeners.items() if table.protocol == "postgres"}
+        pools = {name: table for name, table in self.pools.items() if table.protocol == "postgres"}
+        return replace(self, listeners=listeners, pools=pools)
+
     def auths(self) -> set[str]:
         """The ways to prove oneself that some listener asks for."""
         return {str(listener.auth) for listener in self.listeners.values()} - {"trust"}
@@ -34,12 +41,18 @@ class Tables:
 
 def cross_check(tables: Tables) -> Iterator[Mistake]:
     """Yield every mistake between tables."""
-    for check in (_names, _references, _addresses, _databases, _own_users, _listed_users):
+    for check in (_names, _references, _addresses, _protocols):
         yield from check(tables)
+    for check in (_databases, _own_users, _listed_users, _strangers):
+        yield from check(tables.of_postgres())
 
 
 def warnings(tables: Tables) -> Iterator[Mistake]:
     """Yield what is allowed, but probably not meant."""
+    for name, pool in tables.pools.items():
+        for path, sentence in pool_warnings(pool):
+            yield ("pools", name, *path), sentence
+    tables = tables.of_postgres()
     for name, listener in tables.listeners.items():
         overheard = listener.tls_mode in ("disable", "allow") and not listener.address.local
         if overheard and listener.auth in ("password", "md5"):
@@ -49,8 +62,27 @@ def warnings(tables: Tables) -> Iterator[Mistake]:
                 'or tls_mode = "require"',
             )
     for name, pool in tables.pools.items():
-        if pool.limits.getmode != 3 and pool.max_forced and "forceget" not in pool.client_may_set:
-            yield ("pools", name, "max_forced"), "has no effect: nothing in this pool may use forceget"
+        for user, listed in tables.users.items():
+            if pool.homogeneous and listed.pools is None and not listed.run_as and pool.dsn.user != user:
+                yield (
+                    ("users", user, "run_as"),
+                    f'pools.{name} is homogeneous and refuses who would run as itself: set run_as = "pool"',
+                )
+
+    yield from _unknown_in_classes(tables)
+
+
+def _unknown_in_classes(tables: Tables) -> Iterator[Mistake]:
+    if any(listener.auth == "trust" for listener in tables.listeners.values()):
+        return
+    known = tables.names("users") | {pool.dsn.user for pool in tables.pools.values()}
+    for name, pool in tables.pools.items():
+        for title, entry in pool.priority.items():
+            if not known.issuperset(entry.users):
+                yield (
+                    ("pools", name, "priority", title, "users"),
+                    "one of them cannot log in: neither a pool's own user nor listed in users",
+                )
 
 
 def _names(tables: Tables) -> Iterator[Mistake]:
@@ -91,14 +123,30 @@ def _addresses(tables: Tables) -> Iterator[Mistake]:
         seen[address] = f"listeners.{name}"
 
 
+def _protocols(tables: Tables) -> Iterator[Mistake]:
+    """Clients and servers that would not understand each other."""
+    pointers: list[tuple[Path, str, str]] = [
+        (("listeners", name, "pool"), listener.pool, listener.protocol)
+        for name, listener in tables.listeners.items()
+        if listener.pool is not None
+    ]
+    for name, user in tables.users.items():
+        pointers += [(("users", name, "pools"), pool, "postgres") for pool in user.pools or ()]
+    for place, pool, protocol in pointers:
+        table = tables.pools.get(pool)
+        if table is not None and table.protocol != protocol:
+            yield place, f'leads clients of protocol "{protocol}" to servers of "{table.protocol}"'
+
+
 def _databases(tables: Tables) -> Iterator[Mistake]:
     for name, pool in tables.pools.items():
-        # A pool "*" opens whatever database its client asked for.
-        if not pool.dsn.database and name != "*":
-            yield (
-                ("pools", name, "backend"),
-                "the URL names no database; expected for example postgresql://app@db.internal:5432/app",
-            )
+        for endpoint, dsn in pool.endpoints.items():
+            # A pool "*" opens whatever database its client asked for.
+            if not dsn.database and name != "*":
+                yield (
+                    ("pools", name, *pool.place_of(endpoint)),
+                    "the URL names no database; expected for example postgresql://app@db.internal:5432/app",
+                )
 
 
 def _own_users(tables: Tables) -> Iterator[Mistake]:
@@ -145,3 +193,16 @@ def _listed_users(tables: Tables) -> Iterator[Mistake]:
                 "or use "
                 'auth = "scram-sha-256"',
             )
+
+
+def _strangers(tables: Tables) -> Iterator[Mistake]:
+    """Users whose pool has sessions of its own user only."""
+    for name, user in tables.users.items():
+        for pool in user.pools or ():
+            table = tables.pools.get(pool)
+            if table is not None and table.homogeneous and not user.run_as and table.dsn.user != name:
+                yield (
+                    ("users", name, "pools"),
+                    f'pools.{pool} is homogeneous, so nobody runs as itself there: set run_as = "pool", or '
+                    f"pools.{pool}.homogeneous = false",
+                )

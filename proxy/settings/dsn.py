@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from proxy.settings.dsn_parameters import SSLMODES, sort_parameters
+from proxy.settings.tcp_url import is_tcp, parse_tcp_url
 
 EXAMPLE: Final = '"postgresql://app@db.internal:5432/app"'
 
@@ -22,7 +23,8 @@ class BackendAddress:
     Either ``host`` and ``port`` or ``path`` (the whole path of a Unix socket) is set. ``sslmode`` is one of
     disable, prefer, require, verify-ca, verify-full; without ``sslrootcert`` the verify modes use the
     system's certificates. ``parameters`` go into the startup message. ``database`` is "" where the URL
-    names none.
+    names none. ``protocol`` is "postgres", or "tcp" where nobody logs in: then ``user`` and ``database`` are
+    "", and ``sslmode`` is "disable" unless the URL begins with ``tls://``.
     """
 
     host: str | None
@@ -36,6 +38,7 @@ class BackendAddress:
     sslcert: str | None = None
     sslkey: str | None = None
     parameters: dict[str, str] = field(default_factory=dict)
+    protocol: str = "postgres"
 
     def __hash__(self) -> int:
         """Hash what identifies the server and the login; the rest still counts for equality."""
@@ -51,6 +54,8 @@ class BackendAddress:
 
     def masked(self) -> str:
         """Return the address as a URL with asterisks for the password, safe to show."""
+        if self.protocol == "tcp":
+            return self._tcp_url()
         secret = ":********" if self.password is not None else ""
         options = dict(self.parameters)
         where = self.place
@@ -67,12 +72,25 @@ class BackendAddress:
         url = f"postgresql://{quote(self.user, safe='')}{secret}@{where}/{quote(self.database, safe='')}"
         return f"{url}?{query}" if query else url
 
+    def _tcp_url(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        if self.sslmode == "disable":
+            return f"tcp://{self.place}"
+        names = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+        query = "&".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) is not None)
+        return f"tls://{self.place}?{query}"
+
 
 def parse_dsn(text: str) -> BackendAddress:
-    """Return the address that a ``postgresql://`` URL names.
+    """Return the address that a URL names: ``postgresql://``, or one of tcp_url.py.
 
     Raises ValueError with a sentence that holds nothing of the URL but names that Penstock knows.
     """
+    if is_tcp(text):
+        tcp = parse_tcp_url(text)
+        files = (tcp.sslmode, tcp.sslrootcert, tcp.sslcert, tcp.sslkey)
+        return BackendAddress(tcp.host, tcp.port, tcp.path, "", None, "", *files, protocol="tcp")
     parts = _split(text.strip())
     known, parameters = sort_parameters(parts.query)
     values = parts.merged(known)
@@ -142,16 +160,16 @@ def _without_scheme(text: str) -> str:
         raise ValueError(f"leave the driver out of the URL; expected for example {EXAMPLE}")
     if "://" not in text and "=" in text:
         raise ValueError(f'"key=value" text is not supported; expected a URL, for example {EXAMPLE}')
-    if text.startswith(("redis://", "rediss://", "tcp://", "tls://", "unix:")):
-        raise ValueError(f"only PostgreSQL is built so far; expected for example {EXAMPLE}")
+    if text.startswith(("redis://", "rediss://")):
+        raise ValueError(f"of the protocols only PostgreSQL is built so far; expected for example {EXAMPLE}")
     raise ValueError(f"expected a URL of PostgreSQL, for example {EXAMPLE}")
 
 
 def _host_and_port(where: str) -> tuple[str, str]:
     if "," in where:
         raise ValueError(
-            "several hosts are not supported yet; name one host (a DNS name or a load balancer may stand "
-            "for many)"
+            "a URL names one host; several servers are [pools.<name>.endpoints.<name>] with a backend each "
+            "(or one DNS name that stands for many)"
         )
     if where.startswith("["):
         host, bracket, port = where[1:].partition("]")

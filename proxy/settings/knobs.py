@@ -4,6 +4,7 @@ Each kind reads the text of an environment variable as well as the TOML value, a
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     SecretStr,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from proxy.settings.address import Address, parse_address
@@ -32,9 +34,19 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
 
-def knob(default: Any, about: str, **more: Any) -> Any:
-    """Declare a setting. ``default`` is written as in the file (a duration as text); it is validated too."""
-    return Field(default=default, description=about, **more)
+def knob(default: Any, about: str, *, ancestors: str = "", unit: str = "", **more: Any) -> Any:
+    """Declare a setting. ``default`` is written as in the file (a duration as text); it is validated too.
+
+    ``ancestors`` says what the setting is called in the pools that this one descends from, each with its
+    unit; ``unit`` is what a bare number counts. Both only go into the schema and the page.
+    """
+    notes = {key: text for key, text in (("x-unit", unit), ("x-ancestors", ancestors)) if text}
+    return Field(default=default, description=about, json_schema_extra=dict(notes) or None, **more)
+
+
+def fields(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the settings of a table by the keys that the file has for them."""
+    return {entry.alias or name: entry for name, entry in table.model_fields.items()}
 
 
 @dataclass(frozen=True)
@@ -105,23 +117,76 @@ Number = Annotated[int, BeforeValidator(_no_bool)]
 Count = Annotated[Number, Field(ge=0)]
 
 
-def _read_queue(value: Any) -> int | None:
-    if value is None or value == "off":
-        return None
-    text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise ValueError('expected a whole number, for example 100, or "off"')
-    if int(text) == 0:
-        raise ValueError('must be at least 1; getmode = "nowait" is what refuses instead of queueing')
-    return int(text)
+def number_or_off(at_least: int, too_small: str = "") -> Kind:
+    """A kind of whole number from ``at_least`` up, or "off" (None). ``too_small`` says what to do."""
+
+    def read(value: Any) -> int | None:
+        if value is None or value == "off":
+            return None
+        text = str(value).strip()
+        if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or len(text) > 9:
+            raise ValueError('expected a whole number, for example 100, or "off"')
+        if int(text) < at_least:
+            raise ValueError(f"must be at least {at_least}{too_small}")
+        return int(text)
+
+    return Kind(
+        read, lambda value: "off" if value is None else value, 'number or "off"', ("integer", "string")
+    )
 
 
 QueueLength = Annotated[
-    int | None,
-    Kind(
-        _read_queue, lambda value: "off" if value is None else value, 'number or "off"', ("integer", "string")
-    ),
+    int | None, number_or_off(1, '; getmode = "nowait" is what refuses instead of queueing')
 ]
+CountOrOff = Annotated[int | None, number_or_off(0)]
+NumberOrOff = Annotated[int | None, number_or_off(1, '; "off" is what sets no bound')]
+
+
+def _read_real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number, for example 10 or 2.5")
+    text = str(value).strip().removesuffix("%")
+    if len(text) > 16 or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise ValueError("expected a number from 0 up, for example 10 or 2.5")
+    return float(text)
+
+
+def _read_percent(value: Any) -> float:
+    number = _read_real(value)
+    if number > 100.0:
+        raise ValueError("must be at most 100: it is a percentage")
+    return number
+
+
+def _read_weight(value: Any) -> float:
+    number = _read_real(value)
+    if not 0.0 < number <= 1e6:
+        raise ValueError("must be above 0 and at most 1000000; a class that is served half as often has 0.5")
+    return number
+
+
+def _short(number: float) -> int | float:
+    return int(number) if number == int(number) else number
+
+
+Percent = Annotated[float, Kind(_read_percent, _short, "percent, a number from 0 to 100", ("number",))]
+Weight = Annotated[float, Kind(_read_weight, _short, "number above 0", ("number",))]
+
+
+def statement(*words: str) -> Kind:
+    """A kind of text for the server (SQL), in place of which one of ``words`` may stand."""
+    known = ", ".join(f'"{word}"' for word in words)
+
+    def read(value: Any) -> str:
+        text = value.strip() if isinstance(value, str) else ""
+        if not text or "\0" in text:
+            raise ValueError(f"expected {known}{' or ' if words else ''}text for the server (SQL)")
+        # A single word is rather a slip of the pen than a statement.
+        if words and text not in words and re.fullmatch(r"\w+", text):
+            raise ValueError(f"expected {known} or a whole statement of SQL")
+        return text
+
+    return Kind(read, str, " or ".join([*(f'"{word}"' for word in words), "SQL"]))
 
 
 def _read_address(value: Any) -> Address:

@@ -11,16 +11,18 @@ from proxy.settings.sockets import SocketSettings, load_certificates
 
 
 def _built(value: Any) -> Any:
-    if value in ("redis", "tcp"):
-        raise ValueError(f'"{value}" is not built yet; "postgres" is the only protocol so far')
+    if value == "redis":
+        raise ValueError('"redis" is not built yet; use "postgres", or "tcp", which passes on any bytes')
     return value
 
 
 class ListenerSettings(SocketSettings):
     """One place where clients connect."""
 
-    protocol: Annotated[Literal["postgres"], BeforeValidator(_built)] = knob(
-        "postgres", "What clients speak. Only `postgres` is built so far."
+    protocol: Annotated[Literal["postgres", "tcp"], BeforeValidator(_built)] = knob(
+        "postgres",
+        "What clients speak. `tcp` passes on bytes unread: nobody proves who it is, and each client has a "
+        "session of `pool` for as long as it is connected.",
     )
     address: ListenAddress = knob(
         "127.0.0.1:6432", '`"host:port"`, `"[::1]:6432"` or `"unix:/run/penstock/.s.PGSQL.6432"`.'
@@ -37,7 +39,7 @@ class ListenerSettings(SocketSettings):
         "disable",
         "`allow` leaves TLS to the client, `require` refuses clients without, `verify-ca` refuses "
         "clients without a "
-        "certificate that `tls_ca_file` has signed.",
+        "certificate that `tls_ca_file` has signed. With the protocol `tcp`, TLS begins at once.",
     )
     tls_cert_file: str | None = knob(None, "The certificate and its chain, PEM.")
     tls_key_file: str | None = knob(None, "The private key, PEM, without a passphrase.")
@@ -46,10 +48,15 @@ class ListenerSettings(SocketSettings):
     max_message_bytes: Number = knob(
         2**30 - 1, "The longest message accepted from a client.", ge=8192, le=2**30 - 1
     )
+    proxy_protocol: Literal["off", "require"] = knob(
+        "off",
+        "`require`: each connection begins with a header of the PROXY protocol, version 1 or 2, which says "
+        "where it comes from. Only whoever sends it may be able to connect: it is believed.",
+    )
     pool: str | None = knob(
         None,
         "The pool for databases that no pool is named after. Without it, and without a pool `*`, they "
-        "are unknown.",
+        "are unknown. With the protocol `tcp`: the pool of all clients.",
     )
 
     @model_validator(mode="after")
@@ -58,6 +65,8 @@ class ListenerSettings(SocketSettings):
         return self
 
     def _mistakes(self) -> Iterator[Mistake]:
+        if self.protocol == "tcp":
+            yield from self._tcp_mistakes()
         if self.auth == "trust" and not self.address.local:
             yield (
                 ("auth",),
@@ -74,3 +83,15 @@ class ListenerSettings(SocketSettings):
             yield ("tls_ca_file",), 'is required when tls_mode is "verify-ca"'
         for name, sentence in load_certificates(self.tls_cert_file, self.tls_key_file, self.tls_ca_file):
             yield (f"tls_{name}_file",), sentence
+
+    def _tcp_mistakes(self) -> Iterator[Mistake]:
+        if self.pool is None:
+            yield ("pool",), 'is required when protocol is "tcp": which pool do the clients get sessions of?'
+        if self.tls_mode == "allow":
+            yield (
+                ("tls_mode",),
+                '"allow" is for PostgreSQL, whose clients ask for TLS: with protocol "tcp" it is '
+                '"require" or "disable"',
+            )
+        if "auth" in self.model_fields_set:
+            yield ("auth",), 'nobody proves who it is when protocol is "tcp": leave it out'

@@ -7,17 +7,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proxy.errors import ConfigError
 from proxy.settings.crosschecks import Tables, cross_check, warnings
 from proxy.settings.descriptors import check_descriptors, raise_descriptor_limit
-from proxy.settings.knobs import AddressOrOff
+from proxy.settings.knobs import AddressOrOff, fields
 from proxy.settings.listeners import ListenerSettings
 from proxy.settings.mistakes import Mistake, Path, nearest, translate
-from proxy.settings.model import READING, HttpSettings, LogSettings, Reading, Settings
+from proxy.settings.model import READING, Reading, Settings
 from proxy.settings.pools import PoolSettings
 from proxy.settings.sources import (
     Layer,
@@ -35,7 +35,6 @@ _NAMED: Final[dict[str, type[BaseModel]]] = {
     "pools": PoolSettings,
     "users": UserSettings,
 }
-_TABLES: Final[dict[str, type[BaseModel]]] = {"http": HttpSettings, "log": LogSettings}
 _NOTHING: Final = (
     "no pool is configured; one variable is enough: "
     "PENSTOCK_DATABASE_URL=postgresql://user:password@host/database penstock serve"
@@ -103,6 +102,24 @@ def read(
     return Loaded(settings, file, layers)
 
 
+def given(
+    path: Path,
+    config: FilePath | None = None,
+    overrides: dict[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Any:
+    """Return what the sources that can be read give for one setting, unchecked; None where none does.
+
+    For whoever needs that one setting, whatever is wrong with the others.
+    """
+    environ = os.environ if environ is None else environ
+    layers, _ = _layers(find_file(config, environ), overrides or {}, environ)
+    value: Any = next((layer.values for layer in layers if layer.holds(path)), None)
+    for key in path if value is not None else ():
+        value = value[key]
+    return value
+
+
 def find_file(config: FilePath | None, environ: Mapping[str, str]) -> FilePath | None:
     """Return the file to read: ``config``, else $PENSTOCK_CONFIG, else the default file if it exists."""
     if config is not None:
@@ -128,12 +145,19 @@ def _layers(
                 low.insert(0, from_secrets(Settings, FilePath(directory), names))
         except ConfigError as error:
             mistakes += error.mistakes
-        for table in _NAMED:
-            for layer in low:
-                known = layer.values.get(table)
-                names[table] = {**names.get(table, {}), **(known if isinstance(known, dict) else {})}
+        for layer in low:
+            names = _together(names, layer.values)
     high = [from_arguments(Settings, overrides), from_environment(Settings, environ, names)]
     return (*high, *low), mistakes
+
+
+def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of both, at every depth."""
+    both = {**one, **other}
+    for key in one.keys() & other.keys():
+        if isinstance(one[key], dict) and isinstance(other[key], dict):
+            both[key] = _together(one[key], other[key])
+    return both
 
 
 def _validate(layers: tuple[Layer, ...]) -> tuple[Settings | None, list[Placed]]:
@@ -198,8 +222,21 @@ def _worded(layers: tuple[Layer, ...], path: Path, sentence: str) -> Placed:
     )
 
 
-def _keys(table: Path) -> list[str]:
-    if not table:
-        return list(Settings.model_fields)
-    model = _NAMED[table[0]] if len(table) == 2 and table[0] in _NAMED else _TABLES.get(table[0])
-    return list(model.model_fields) if model is not None else []
+def _keys(path: Path) -> list[str]:
+    """Return the keys that the table at ``path`` may have."""
+    model: type[BaseModel] | None = Settings
+    steps = iter(path)
+    for step in steps:
+        entry = fields(model).get(step) if model is not None else None
+        model, is_named = _table_in(entry.annotation) if entry is not None else (None, False)
+        if is_named:
+            next(steps, None)
+    return list(fields(model)) if model is not None else []
+
+
+def _table_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model that a key of this type holds, if any, and whether there are several by name."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice, get_origin(annotation) is dict
+    return None, False

@@ -70,4 +70,8 @@ def _sentence(kind: str, context: dict[str, Any]) -> str:
     if kind in ("greater_than_equal", "less_than_equal"):
         bound = context.get("ge", context.get("le"))
         return f"must be at {'least' if kind.startswith('greater') else 'most'} {bound}"
+    if kind == "string_too_short":
+        return "is empty; leave it out where there is nothing to say"
+    if kind == "string_too_long":
+        return f"is too long: at most {context['max_length']} letters"
     return _EXAMPLES.get(kind.partition("_")[0], f"is not valid here ({kind})")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from proxy.settings.control import ControlSettings
 from proxy.settings.crosschecks import Tables, cross_check
 from proxy.settings.dsn import parse_dsn
 from proxy.settings.knobs import AddressOrOff, SecondsOrOffOrZero, Table, knob
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     pools: dict[str, PoolSettings] = knob({}, "The pools, by the database name that clients ask for.")
     users: dict[str, UserSettings] = knob({}, "Who may log in besides the pools' own users.")
     http: HttpSettings = knob({}, "The HTTP endpoint.")
+    control: ControlSettings = knob({}, "The control socket.")
     log: LogSettings = knob({}, "The log.")
 
     @classmethod
@@ -132,8 +134,7 @@ def with_implied(data: dict[str, Any]) -> dict[str, Any]:
     pool = pools.get(name, {})
     if not name or not isinstance(pool, dict):
         return data
-    if "backend" in pool:
-        collect(
-            [(("pools", name, "backend"), "database_url makes a pool of this name too: keep one of them")]
-        )
+    for key in ("backend", "endpoints"):
+        if pool.get(key):
+            collect([(("pools", name, key), "database_url makes a pool of this name too: keep one of them")])
     return {**data, "pools": {**pools, name: {**pool, "backend": text}}}

@@ -76,6 +76,31 @@ TABLES: Final = (
         "PoolSettings",
     ),
     (
+        "`[pools.app.endpoints.eu]`",
+        "Several servers in place of the pool's `backend`; the name is yours. `max` bounds them together. "
+        "Without a route they are alike: a new session goes to the healthy one that has the fewest. The "
+        "pool's `password` or `password_file` holds for all of them.",
+        "EndpointSettings",
+    ),
+    (
+        "`[pools.app.route]`",
+        "Which endpoint a client's shard key leads to (`penstock.shard_key`). A key that leads nowhere is "
+        "refused. With a route, endpoints may differ in user and database.",
+        "RouteSettings",
+    ),
+    (
+        "`[pools.app.priority.web]`",
+        "A class of clients; the name is yours. While clients wait, sessions go to the classes in proportion "
+        "to their weights, so that none can starve another.",
+        "PrioritySettings",
+    ),
+    (
+        "`[pools.app.ping_script]`",
+        'How a server of an unknown protocol is pinged, where share = "stateless"; '
+        "`[pools.app.reset_script]` has the same two keys.",
+        "ScriptSettings",
+    ),
+    (
         "`[users.reporting]`",
         "Who may log in besides the pools' own users; the name is the user's. By default such a user "
         "logs in to the "
@@ -89,8 +114,47 @@ TABLES: Final = (
         "Metrics at `/metrics`, probes at `/livez`, `/readyz` and `/startupz`, a status page at `/`.",
         "HttpSettings",
     ),
+    (
+        "`[control]`",
+        "The Unix socket of `penstock ctl`: pools looked at and changed, paused and closed while they run.",
+        "ControlSettings",
+    ),
     ("`[log]`", "The log goes to standard error.", "LogSettings"),
 )
+
+PRESETS_ABOUT: Final = """\
+`preset = "pinging"` makes the pool behave as another one does. Whatever is written beside it wins, in the
+file or in a variable, even where it is the default. `penstock config show` prints what is in effect. Where
+the other pool has no bound, or leaks, or waits for ever, Penstock does not."""
+
+# What each preset is made after, and which of its values follow from those written.
+PRESET_NOTES: Final = {
+    "oracle": ("SessionPool of python-oracledb", ""),
+    "cx_oracle": ("SessionPool of cx_Oracle", ""),
+    "bursty": (
+        "Spanner's BurstyPool",
+        "`max` and `max_idle` are both its `target_size`: either is also the other. `max_forced`, which it "
+        "does not have, is `max` unless written.",
+    ),
+    "fixed": (
+        "Spanner's FixedSizePool before 3.51",
+        "`min` and `max` are both its `size`: either is also the other.",
+    ),
+    "fixed_v3_51": ("Spanner's FixedSizePool since 3.51", "As `fixed`."),
+    "pinging": ("Spanner's PingingPool", "As `fixed`."),
+    "transaction_pinging": ("Spanner's TransactionPingingPool before 3.26", "As `fixed`."),
+    "generic": (
+        "ConnectionPool of generic_connection_pool",
+        "With `wait_timeout`, its `acquire_timeout`, getmode is `timedwait`. A `max` (`total_max_size`) "
+        "below 10 is `max_per_endpoint` (`max_size`) too, and a `max_per_endpoint` above 100 is `max` too.",
+    ),
+    "psycopg2": (
+        "psycopg2's SimpleConnectionPool and ThreadedConnectionPool",
+        "`min` is `minconn`, and `max_idle` is the same unless written; `max` is `maxconn`. There both are "
+        "required; here `max` is 10 unless written. `peek = true` is worth adding.",
+    ),
+    "psycopg2_persistent": ("psycopg2's PersistentConnectionPool", "As `psycopg2`."),
+}
 
 EPILOGUE: Final = """\
 ## The URL of a backend
@@ -109,13 +173,31 @@ EPILOGUE: Final = """\
 * `connect_timeout`, `keepalives...` and `tcp_user_timeout` are keys of the pool's table, not of the URL.
 * Any other name that libpq does not know is a setting of the server and goes into the startup message:
   `search_path=reports`, `statement_timeout=30s`, `options=-c%20geqo=off`.
-* Several hosts are not supported yet.
+* A URL names one host; several are endpoints.
+
+Servers of another protocol, whose bytes are passed on unread (see [tcp.md](tcp.md)):
+
+* `tcp://host:port`, `tls://host:port`, `unix:/path/of/the.sock`. Nobody logs in, so there is no user.
+* `tls://` takes `sslmode` (`verify-full`, the default, `verify-ca` or `require`), `sslrootcert`, `sslcert`
+  and `sslkey`, as above.
 
 ## Open files
 
 Every client and every session takes a file descriptor. Penstock raises its soft limit to the hard one and
 refuses to start unless the sum of all `max_clients`, of all `max` and `max_forced`, and 64 of its own fits
 into it. Raise the limit with `ulimit -n` or `LimitNOFILE=`.
+
+## While it runs
+
+`SIGHUP` (or `penstock ctl reload`) reads all of this again: it is taken over as a whole, or refused as a
+whole with every mistake in the log. The limits of the pools, their passwords, the users, the log,
+`drain_timeout` and, for connections to come, everything of a listener but its address change at once
+(certificates are loaded anew); the log says what did not: servers, addresses, pools that were added or
+removed, and what a session is given when it is opened (`restart_needed`). `SIGUSR1` pauses all pools,
+`SIGUSR2` resumes them, `SIGTERM` drains and ends.
+
+`penstock ctl set app max=20 wait_timeout=2s` changes the limits of one pool until the next reload or restart;
+`penstock ctl --help` has the other commands. They need a control socket: see `[control]`.
 
 ## Command line
 
@@ -124,6 +206,7 @@ penstock serve  [--config FILE] [--set KEY=VALUE ...]   run
 penstock check  [--config FILE] [--set KEY=VALUE ...]   say what is wrong, exit 78 if anything is
 penstock config show [--config FILE] [--set KEY=VALUE ...]
 penstock config schema
+penstock ctl    [--config FILE | --socket PATH] COMMAND ...             look at a running one, and change it
 penstock demo   [--port N] [--http-port N] [--pool-max N]
 penstock --version
 ```

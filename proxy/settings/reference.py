@@ -11,9 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from proxy.settings.knobs import fields
 from proxy.settings.model import Settings
-from proxy.settings.prose import EPILOGUE, HEADER, PROLOGUE, TABLES
+from proxy.settings.pool_acquire import AcquireSettings
+from proxy.settings.pool_health import HealthSettings
+from proxy.settings.pool_opening import OpeningSettings
+from proxy.settings.pool_size import SizeSettings
+from proxy.settings.pool_state import StateSettings
+from proxy.settings.pool_tcp import TcpSettings
+from proxy.settings.presets import PRESETS, preset_table
+from proxy.settings.prose import EPILOGUE, HEADER, PRESET_NOTES, PRESETS_ABOUT, PROLOGUE, TABLES
+from proxy.settings.servers import ServerSettings
 from proxy.settings.show import toml
+from proxy.settings.sockets import SocketSettings
+
+POOL_GROUPS: Final = (
+    ("Server", ServerSettings),
+    ("Size", SizeSettings),
+    ("Acquire", AcquireSettings),
+    ("Health and age", HealthSettings),
+    ("Opening and ending", OpeningSettings),
+    ("State between clients", StateSettings),
+    ("Servers of an unknown protocol", TcpSettings),
+    ("Sockets", SocketSettings),
+)
 
 
 def schema() -> dict[str, Any]:
@@ -32,10 +53,34 @@ def page() -> str:
     """Return docs/configuration.md."""
     parts = [PROLOGUE]
     for title, about, key in TABLES:
-        rows = [_row(name, entry, key) for name, entry in _entries(key)]
-        table = "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows])
-        parts.append(f"## {title}\n\n{about}\n\n{table}\n")
+        parts.append(f"## {title}\n\n{about}\n")
+        entries = list(_entries(key))
+        if key != "PoolSettings":
+            parts.append(_table(entries))
+            continue
+        for heading, model in POOL_GROUPS:
+            group = [entry for entry in entries if entry[0] in fields(model)]
+            parts.append(f"### {heading}\n\n{_table(group)}")
+        parts.append(_presets())
     return "\n".join([*parts, EPILOGUE])
+
+
+def _table(entries: list[tuple[str, dict[str, Any]]]) -> str:
+    if any("x-ancestors" in entry for _, entry in entries):
+        head = ["| key | value | default | meaning | elsewhere |", "|---|---|---|---|---|"]
+        rows = [f"{_row(name, entry)} {entry.get('x-ancestors', '')} |" for name, entry in entries]
+    else:
+        head = ["| key | value | default | meaning |", "|---|---|---|---|"]
+        rows = [_row(name, entry) for name, entry in entries]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _presets() -> str:
+    rows = ["| preset | values | what follows from what is written |", "|---|---|---|"]
+    for name in PRESETS:
+        values = ", ".join(f"`{key} = {toml(value)}`" for key, value in preset_table(name).items())
+        rows.append(f"| `{name}`: {PRESET_NOTES[name][0]} | {values} | {PRESET_NOTES[name][1]} |")
+    return f"### Presets\n\n{PRESETS_ABOUT}\n\n" + "\n".join(rows) + "\n"
 
 
 def default_file() -> str:
@@ -49,6 +94,9 @@ def default_file() -> str:
             lines += textwrap.wrap(
                 f"{entry['description'].replace('`', '')}", 100, initial_indent="# ", subsequent_indent="# "
             )
+            if "x-ancestors" in entry:
+                elsewhere = f"Elsewhere: {entry['x-ancestors'].replace('`', '')}."
+                lines += textwrap.wrap(elsewhere, 100, initial_indent="# ", subsequent_indent="# ")
             lines.append(f"#{name} = {_example(name, entry)}")
             lines.append("")
         lines.pop()
@@ -60,7 +108,8 @@ def _entries(key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     model = whole if not key else whole["$defs"][key]
     # Inherited, so it comes first in the schema; to a reader it is of the least interest.
     for name, entry in sorted(model["properties"].items(), key=lambda item: item[0].startswith("tcp_")):
-        if "$ref" not in entry and "additionalProperties" not in entry:
+        # Tables of their own are left out; a table of text is a value like others.
+        if "$ref" not in entry and "$ref" not in entry.get("additionalProperties", {}):
             yield name, entry
 
 
@@ -84,6 +133,11 @@ def _tidy(node: Any) -> Any:
 
 
 def _form(entry: dict[str, Any]) -> str:
+    form = _plain_form(entry)
+    return form.replace("number", f"number of {entry['x-unit']}", 1) if "x-unit" in entry else form
+
+
+def _plain_form(entry: dict[str, Any]) -> str:
     if "x-form" in entry:
         return str(entry["x-form"])
     choices = entry.get("enum") or ([entry["const"]] if "const" in entry else None)
@@ -94,14 +148,13 @@ def _form(entry: dict[str, Any]) -> str:
     if entry["type"] == "integer":
         least, most = entry.get("minimum"), entry.get("maximum")
         return f"number{'' if least is None else f' from {least}'}{'' if most is None else f' to {most}'}"
-    return {"string": "secret text" if entry.get("writeOnly") else "text", "boolean": "true or false"}[
-        entry["type"]
-    ]
+    words = {"boolean": "true or false", "object": "table of text"}
+    return words.get(entry["type"], "secret text" if entry.get("writeOnly") else "text")
 
 
-def _row(name: str, entry: dict[str, Any], key: str) -> str:
+def _row(name: str, entry: dict[str, Any]) -> str:
     default = f"`{toml(entry['default'])}`" if "default" in entry else ""
-    if key == "PoolSettings" and name == "backend":
+    if name in ("backend", "rule"):
         default = "required"
     return f"| `{name}` | {_form(entry)} | {default} | {entry['description']} |"
 
@@ -120,7 +173,8 @@ _EXAMPLES: Final = {
 
 
 def _example(name: str, entry: dict[str, Any]) -> str:
-    return toml(entry["default"] if "default" in entry else entry.get("examples", [_EXAMPLES.get(name)])[0])
+    default = entry.get("default") or entry.get("examples", [entry.get("default", _EXAMPLES.get(name))])[0]
+    return toml(default)
 
 
 def main() -> int:

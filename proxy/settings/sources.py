@@ -23,6 +23,8 @@ PREFIX: Final = "PENSTOCK_"
 POINTERS: Final = frozenset({"PENSTOCK_CONFIG", "PENSTOCK_SECRETS_DIR"})
 # The tables whose second key is a name that the operator chose.
 NAMED: Final = frozenset({"listeners", "pools", "users"})
+# The same within a pool.
+NAMED_IN_POOLS: Final = frozenset({"endpoints", "priority", "labels"})
 
 # What Kubernetes puts into every container for a Service called penstock or penstock-<something>.
 _SERVICE: Final = re.compile(
@@ -172,7 +174,7 @@ def _from_kubernetes(name: str, value: str) -> bool:
 
 
 def _unknown_variable(path: Path, settings: type[BaseSettings]) -> str:
-    tables = [key for key in settings.model_fields if key in NAMED or key in ("http", "log")]
+    tables = [key for key in settings.model_fields if key in NAMED or key in ("http", "control", "log")]
     first, underscore, _ = path[0].partition("_")
     table = nearest(first, tables) if underscore and len(path) == 1 else None
     if table is not None:
@@ -187,8 +189,14 @@ def _unknown_variable(path: Path, settings: type[BaseSettings]) -> str:
 
 def _aligned(path: Path, names: Mapping[str, Any]) -> Path:
     """Give a name from a variable the spelling of the file (variables have neither case nor hyphens)."""
-    table = names.get(path[0])
-    if path[0] not in NAMED or len(path) < 2 or not isinstance(table, dict) or path[1] in table:
+    if path[0] not in NAMED:
         return path
-    alike = [name for name in table if re.sub(r"[^a-z0-9]", "_", str(name).lower()) == path[1]]
-    return (path[0], alike[0], *path[2:]) if len(alike) == 1 else path
+    aligned = [path[0]]
+    table = names.get(path[0])
+    for depth, step in enumerate(path[1:], start=1):
+        known = table if isinstance(table, dict) else {}
+        is_name = depth == 1 or (depth == 3 and path[0] == "pools" and path[2] in NAMED_IN_POOLS)
+        alike = [name for name in known if re.sub(r"[^a-z0-9]", "_", str(name).lower()) == step]
+        aligned.append(alike[0] if is_name and step not in known and len(alike) == 1 else step)
+        table = known.get(aligned[-1])
+    return tuple(aligned)

@@ -73,8 +73,8 @@ def test_settings_of_the_server_go_into_the_startup_message() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("postgresql://app@h1,h2/app", "several hosts are not supported yet"),
-        ("postgresql://app@/app?host=h1,h2", "several hosts are not supported yet"),
+        ("postgresql://app@h1,h2/app", "a URL names one host"),
+        ("postgresql://app@/app?host=h1,h2", "a URL names one host"),
         ("postgresql://app@db/app?connect_timeout=5", "pools.<name>.connect_timeout"),
         ("postgresql://app@db/app?keepalives_idle=5", "pools.<name>.tcp_keepalive_idle"),
         ("postgresql://app@db/app?sslmode=allow", 'use "prefer"'),

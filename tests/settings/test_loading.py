@@ -286,6 +286,18 @@ KEYS = [
     "max",
     "min",
     "wait_timeout",
+    "endpoints",
+    "route",
+    "rule",
+    "keys",
+    "from",
+    "priority",
+    "users",
+    "weight",
+    "labels",
+    "preset",
+    "max_idle",
+    "reset",
 ]
 KEYS += ["address", "password", "pool", "tls_mode", "auth", "client_may_set", "database_url", "level", "x"]
 LEAVES = st.one_of(
@@ -294,7 +306,17 @@ LEAVES = st.one_of(
     st.integers(),
     st.floats(),
     st.sampled_from(
-        ["postgresql://app:x@db/app", "postgresql://u@/d?host=/x", "trust", "require", "5s", "off", ""]
+        [
+            "postgresql://app:x@db/app",
+            "postgresql://u@/d?host=/x",
+            "trust",
+            "require",
+            "5s",
+            "off",
+            "",
+            "fixed",
+            "range",
+        ]
     ),
     st.text(max_size=6),
 )

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.settings import Settings, load
+from proxy.settings import Settings, read
+from proxy.settings.knobs import fields
+from proxy.settings.pools import PoolSettings
 from proxy.settings.reference import FILES, schema
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,10 @@ def test_every_commented_setting_of_the_default_file_is_known_and_its_default() 
         "reporting": {**tables["users"]["reporting"], "password": "x"},
         "app": {"password": "x"},
     }
+    # These exclude each other, or are no defaults.
+    pool = tables["pools"]["app"]
+    for key in ("endpoints", "route", "priority", "preset", "session_init", "role", "labels", "ping_script"):
+        pool.pop(key)
     settings = Settings(**tables)
     plain = Settings(pools={"app": {"backend": "postgresql://app:x@db/app"}})
     assert settings.pools["app"].limits == plain.pools["app"].limits
@@ -42,6 +48,27 @@ def test_every_commented_setting_of_the_default_file_is_known_and_its_default() 
         plain.log,
         plain.drain_timeout,
     )
+
+
+def test_the_tables_within_a_pool_of_the_default_file_are_right_too() -> None:
+    text = re.sub(r"^#(?=[a-z_]+ = |\[)", "", FILES["config/penstock.toml"](), flags=re.MULTILINE)
+    pool = tomllib.loads(re.sub(r"^(password|password_file) = .*$", "", text, flags=re.MULTILINE))["pools"][
+        "app"
+    ]
+    eu = pool["endpoints"]["eu"]
+    assert {"keys", "from", "to"} <= eu.keys()
+    inner = {key: pool[key] for key in ("route", "priority", "session_init", "role", "labels")}
+    endpoints = {"eu": {"backend": eu["backend"], "keys": eu["keys"]}}
+    settings = Settings(pools={"app": {"endpoints": endpoints, **inner}}, users={"app": {"password": "x"}})
+    assert settings.pools["app"].route.keys == (("eu", ("eu", "de")),)
+
+
+def test_every_setting_of_a_pool_is_on_the_page_once() -> None:
+    text = FILES["docs/configuration.md"]()
+    pool = text[text.index("## `[pools.app]`") : text.index("### Presets")]
+    for key in fields(PoolSettings):
+        is_table = any(f"`[pools.app.{key}{end}" in text for end in "].")
+        assert pool.count(f"\n| `{key}` |") == (0 if is_table else 1), key
 
 
 def test_every_setting_is_described() -> None:
@@ -73,4 +100,6 @@ def test_an_example_loads_once_its_files_are_there(file: Path, tmp_path: Path, c
     )
     copy = tmp_path / "penstock.toml"
     copy.write_text(text)
-    assert load(copy, environ={}).pools
+    loaded = read(copy, None, {})
+    assert loaded.settings.pools
+    assert loaded.warnings() == []
