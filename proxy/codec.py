@@ -21,9 +21,10 @@ FORWARD: Final = 1  # `out`: bytes for the other side
 REPLY: Final = 2  # `reply`: bytes for the client, from us
 RELEASE: Final = 4  # the unit of work is over: the session may go home
 CLOSE: Final = 8  # the client leaves, or must (`closing` says why)
-TERMS: Final = 16  # the client changed its getmode or wait_timeout
+TERMS: Final = 16  # the client changed what it wants of the pool: the fields from `getmode` on
 RESUME: Final = 32  # the codec kept bytes back until now: call client(b"") again
 RECOVER: Final = 128  # as RELEASE, but the session must be recovered (or dropped) first
+PAUSE: Final = 256  # the codec keeps what the client sends for now: stop reading it until RESUME
 PREPARE: Final = 64  # the session lost the client's settings: prepare it again before going on
 
 
@@ -85,6 +86,25 @@ class SessionCodec(ABC):
     def settle(self) -> "Conversation[None]":
         """Roll back what is open, and prove with a round trip that nothing is left. Raises BackendError."""
 
+    def begin(self) -> "Conversation[None]":
+        """Begin a transaction ahead of the next client, instead of one that was begun before.
+
+        Only for protocols that know transactions. Raises BackendError.
+        """
+        raise BackendError("this protocol knows no transaction that could be begun ahead")
+
+    def pings_by_peek(self) -> bool:
+        """No ping is sent: the session lives as long as its socket is open and silent."""
+        return False
+
+    def tag(self) -> object | None:
+        """The state that the session is in, for clients who want it in that one; None: as it was opened."""
+        return None
+
+    def is_full(self) -> bool:
+        """What the server said while nobody held the session is kept, and no more of it can be."""
+        return False
+
     @abstractmethod
     def unlinked(self, data: bytes) -> str:
         """Look at what the server said while nobody held the session; "" when that is harmless."""
@@ -114,6 +134,12 @@ class ClientCodec(ABC):
         self.closing: CloseReason = CloseReason.CLIENT_LEFT
         self.getmode: str = ""  # "" means: as the pool has it
         self.wait_timeout: float = -1.0  # seconds; negative means: as the pool has it
+        self.cclass: str = ""  # "" means: the pool's
+        self.shard_key: str = ""
+        self.wants_new: bool = False  # a session that no client has held
+        self.tag: object | None = None  # the state in which it wants a session; None: as it was opened
+        self.affinity: str = ""  # it shares a session with whoever names the same
+        self.priority: int = 0  # the number of its class
         self.must_cancel: bool = False  # what `recovery` found
         self.queries: int = 0  # counted and taken by the relay
         self.transactions: int = 0
@@ -144,6 +170,10 @@ class ClientCodec(ABC):
     @abstractmethod
     def is_clean(self) -> bool:
         """Nothing is owed, no transaction is open, no message is cut: the session may be reused."""
+
+    def label(self) -> str:
+        """What the client calls itself, for those who look; "" when it does not say. It may be anything."""
+        return ""
 
     @abstractmethod
     def is_running(self) -> bool:
@@ -222,6 +252,16 @@ class CancelTarget:
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Reception(ABC):
     """What a listener needs of its protocol."""
+
+    def passes_ends(self) -> bool:
+        """A client has a session from its first moment on, and either side's end is the other's, as it came:
+        one direction only, or both by a reset. Otherwise a session is acquired when there is work for it.
+        """
+        return False
+
+    def begins_with_tls(self) -> bool:
+        """The client speaks TLS from the first byte on; ``log_in`` comes after."""
+        return False
 
     @abstractmethod
     def log_in(

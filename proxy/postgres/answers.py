@@ -3,9 +3,19 @@
 Cold. Every text names what was wrong and which setting changes it.
 """
 
-from proxy.errors import PoolBusy, PoolClosed, PoolError, PoolTimeout, QueueFull
+from proxy.errors import PoolBusy, PoolClosed, PoolError, PoolPaused, PoolTimeout, QueueFull
 from proxy.postgres.messages import READY_IDLE, error, ready
-from proxy.postgres.state import ENDED, IDLE, SESSION_MODE, ClientState
+from proxy.postgres.state import (
+    ENDED,
+    FAILED,
+    IDLE,
+    IN_TRANSACTION,
+    NOT_DEFERRED,
+    REFUSED,
+    SENT,
+    SESSION_MODE,
+    ClientState,
+)
 from proxy.reasons import CloseReason
 
 _FATAL = {
@@ -35,7 +45,10 @@ def refusal(pool: str, cause: PoolError, severity: str = "ERROR") -> bytes:
     elif isinstance(cause, QueueFull):
         hint += f" or pools.{pool}.max_waiting."
     elif isinstance(cause, PoolClosed):
-        sqlstate, hint = "57P01", "Connect again."
+        sqlstate = "57P01"
+        hint = "Connect again. A pool that its operator has closed opens when Penstock is restarted."
+    elif isinstance(cause, PoolPaused):
+        hint = "Ask again when the operator has resumed the pool, or set penstock.getmode = 'timedwait'."
     return error(
         severity, sqlstate, f"no session available: {cause.message}", detail=cause.picture, hint=hint
     )
@@ -75,8 +88,15 @@ def fatal(reason: CloseReason, detail: str) -> bytes:
 
 
 def forget(state: ClientState, answer: bytes) -> bytes:
-    """Drop what waits for a session, and answer each part of it that is owed an answer."""
-    reply = b"".join(answer + READY_IDLE for kind in state.owed if kind < ENDED)
+    """Drop what waits for a session, and answer each part of it that is owed an answer.
+
+    Where the client has been told that its transaction is open, that has failed now.
+    """
+    end = READY_IDLE
+    if state.deferred != NOT_DEFERRED:
+        state.deferred = REFUSED
+        end = ready(FAILED)
+    reply = b"".join(answer + end for kind in state.owed if kind < ENDED)
     state.owed.clear()
     if state.segment:
         reply += answer
@@ -94,10 +114,17 @@ def session_lost(state: ClientState) -> bytes | None:
     """The session died: an error for what was outstanding, or None where the client must be closed.
 
     Outside a transaction the client loses only the answer. Inside one it must not go on, for what it
-    believes to be one transaction would then be two; nor in session mode, whose session is its own.
+    believes to be one transaction would then be two; nor in session mode, whose session is its own. Where
+    the server has answered nothing since its BEGIN, the transaction has failed and the client may go on.
     """
-    if state.pool_mode == SESSION_MODE or state.status != IDLE or state.back_need or state.back_tail:
+    begins = state.deferred == SENT or (state.seen == 0 and state.status == IN_TRANSACTION)
+    in_transaction = state.status != IDLE and not begins
+    if state.pool_mode == SESSION_MODE or in_transaction or state.back_need or state.back_tail:
         return None
+    end = ready(IDLE)
+    if begins:
+        state.deferred = REFUSED
+        end = ready(FAILED)
     answer = error(
         "ERROR",
         "08006",
@@ -108,7 +135,7 @@ def session_lost(state: ClientState) -> bytes | None:
     reply = b""
     for number, _ in enumerate(owed):
         # The server's own last words, where it had any, have been forwarded as the first answer.
-        reply += ready(IDLE) if number == 0 and state.saw_fatal else answer + ready(IDLE)
+        reply += end if number == 0 and state.saw_fatal else answer + end
     segment = state.segment
     state.owed.clear()
     state.segment = state.copy_in = False

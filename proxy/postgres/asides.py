@@ -14,10 +14,13 @@ from proxy.postgres.state import (
     CUT,
     ENDED,
     ENDED_INSIDE,
+    FAILED,
     HOLD,
     IDLE,
+    NOT_DEFERRED,
     PASS,
     QUERY,
+    REFUSED,
     REPLACE,
     STATEMENT_MODE,
     STOP,
@@ -58,9 +61,11 @@ def refuse_here(state: ClientState, refusal: bytes, simple: bool) -> int:
     if state.session is not None or state.outstanding():
         return fault(state, refusal, simple)
     state.reply += refusal
+    if state.deferred != NOT_DEFERRED:
+        state.deferred, state.status = REFUSED, FAILED
     if simple:
-        _end_unnamed(state)
-        state.reply += READY_IDLE
+        end_unnamed(state)
+        state.reply += ready(state.status)
     else:
         state.skipping = True
         state.set_aside()
@@ -128,35 +133,35 @@ def own_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
     wrong = check(state, statement)
     if wrong:
         return refuse_here(state, wrong, True)
-    _end_unnamed(state)
+    end_unnamed(state)
     state.reply += run(state, statement, True) + ready(state.status)
     return CUT
 
 
 def own_parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
     """A Parse of the unnamed statement that may be about us."""
-    statement = read(_parsed(data, pos, stop))
+    statement = read(parsed(data, pos, stop))
     if statement is None:
         return PASS
     if state.segment:
         return fault(state, trouble(out_of_place()), False)
     if state.owed or state.copy_in:
         return hold(state)
-    _end_unnamed(state)
+    end_unnamed(state)
     state.own = statement
     state.answering = True
     state.set_aside()
     return _answer(state, 80, data, pos, stop)
 
 
-def _parsed(data: bytes, pos: int, stop: int) -> bytes:
+def parsed(data: bytes, pos: int, stop: int) -> bytes:
     """The text of a Parse of the unnamed statement, or what is here of it."""
     end = data.find(b"\0", pos + 6, stop)
     return data[pos + 6 : end if end >= 0 else stop]
 
 
-def _end_unnamed(state: ClientState) -> None:
-    # The server would have forgotten it; it has not seen why.
+def end_unnamed(state: ClientState) -> None:
+    """A simple Query ends it: the server would have forgotten it; it has not seen why."""
     state.parse = state.large = None
     if state.session is not None:
         state.holds = UNCLEAR
@@ -201,7 +206,7 @@ def _answer(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> 
         return CUT
     wrong = check(state, statement)
     if kind == 80 and not wrong:  # P
-        fresh = read(_parsed(data, pos, stop)) if stop - pos > 5 and data[pos + 5] == 0 else None
+        fresh = read(parsed(data, pos, stop)) if stop - pos > 5 and data[pos + 5] == 0 else None
         wrong = trouble(out_of_place()) if fresh is None else check(state, fresh)
         statement = state.own = fresh or statement
     if wrong:
@@ -225,7 +230,7 @@ def _answer(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> 
 def idle_message(state: ClientState, kind: int) -> int:
     """Sync, Flush and copy data where nothing is outstanding and no session is held."""
     if kind == 83:
-        state.reply += READY_IDLE
+        state.reply += ready(state.status)
     # Copy data that comes late, after the server has ended the copy, is ignored as a server ignores it.
     return CUT
 

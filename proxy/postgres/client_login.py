@@ -39,17 +39,19 @@ class Door:
     ``auth`` is scram-sha-256, md5, password or trust; ``tls`` is disable, allow or require.
     ``certificate_hash`` is our certificate's tls-server-end-point data (certificate.endpoint_hash); with
     it, channel binding is offered on TLS. ``pool_of(user, database)`` finds the pool, or None.
-    ``check_terms(pool, getmode, wait_timeout)`` raises ValueError with a sentence where the client may not
-    choose that. ``refusal`` is asked when the startup packet is there. ``is_local`` is a Unix socket: TLS
-    is neither offered nor required. Raises ValueError where a word is none of these.
+    ``check_terms(pool, wishes)`` raises ValueError with a sentence where the client may not choose that.
+    ``may_enter(pool, account)``: the pool takes such users at all. ``refusal`` is asked when the startup
+    packet is there. ``is_local`` is a Unix socket: TLS is neither offered nor required.
+    Raises ValueError where a word is none of these.
     """
 
     auth: str
     tls: str
     directory: Directory
     pool_of: Callable[[str, str], Destination | None]
-    check_terms: Callable[[Destination, str | None, str | None], None]
+    check_terms: Callable[[Destination, dict[str, str]], None]
     refusal: Refusal
+    may_enter: Callable[[Destination, Account], bool] = lambda pool, account: True
     certificate_hash: bytes | None = None
     is_local: bool = False
 
@@ -174,8 +176,17 @@ def _destination(door: Door, startup: Startup, account: Account) -> Destination:
             hint=f"The proxy's configuration lists the pools of this user in [users.{user}].",
             reason=RefusalReason.DATABASE,
         )
+    if not door.may_enter(pool, account):
+        raise refused(
+            f"user {user!r} may not enter pool {pool.name!r}, which is homogeneous",
+            "28000",
+            f'pool "{pool.name}" serves its own user only, not "{user}"',
+            hint=f'Set users.{user}.run_as = "pool" to let it run as that user, or '
+            f"pools.{pool.name}.homogeneous = false to let it run as itself.",
+            reason=RefusalReason.DATABASE,
+        )
     try:
-        door.check_terms(pool, startup.getmode, startup.wait_timeout)
+        door.check_terms(pool, startup.wishes)
     except ValueError as wrong:
         log = f"user {user!r} asked for terms it may not have: {wrong}"
         raise refused(log, "22023", str(wrong), reason=RefusalReason.STARTUP) from None

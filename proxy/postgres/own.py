@@ -1,4 +1,4 @@
-"""Statements that are for Penstock itself: SET and SHOW of penstock.getmode and penstock.wait_timeout.
+"""Statements that are for Penstock itself: SET and SHOW of penstock.getmode and its like.
 
 PostgreSQL would take such a name silently as a placeholder, so none of them is ever forwarded.
 ``concerns`` is the cheap look that every query gets; only what it lets through is read properly.
@@ -7,7 +7,14 @@ PostgreSQL would take such a name silently as a placeholder, so none of them is 
 import re
 from typing import Final
 
-NAMES: Final = ("penstock.getmode", "penstock.wait_timeout")
+GETMODE: Final = "penstock.getmode"
+WAIT_TIMEOUT: Final = "penstock.wait_timeout"
+CCLASS: Final = "penstock.cclass"
+PURITY: Final = "penstock.purity"
+TAG: Final = "penstock.tag"
+KEY: Final = "penstock.key"
+SHARD_KEY: Final = "penstock.shard_key"
+NAMES: Final = (GETMODE, WAIT_TIMEOUT, CCLASS, PURITY, TAG, KEY, SHARD_KEY)
 _HINT: Final = (
     "Use SET penstock.getmode = 'nowait', SET penstock.wait_timeout = '500ms', or SHOW, on their own."
 )
@@ -76,7 +83,7 @@ def read(text: bytes) -> OwnStatement | None:
     verb, name = found["verb"].upper(), "penstock." + found["name"].lower()
     scope, value = (found["scope"] or "").lower(), found["value"]
     if name not in NAMES:
-        return OwnStatement(verb, name, None, f"there is no setting {name}, but {' and '.join(NAMES)}")
+        return OwnStatement(verb, name, None, f"there is no setting {name}, but {listed()}")
     if verb == "RESET":
         return OwnStatement(verb, name, None, f"RESET {name} is not supported: use SET {name} = DEFAULT")
     if scope == "local":
@@ -88,6 +95,11 @@ def read(text: bytes) -> OwnStatement | None:
     elif value is not None and value.lower() == "default":
         value = None
     return OwnStatement(verb, name, value)
+
+
+def listed() -> str:
+    """The names of our settings, as a sentence lists them."""
+    return ", ".join(NAMES[:-1]) + " and " + NAMES[-1]
 
 
 def _is_ours(statement: bytes) -> bool:

@@ -13,7 +13,7 @@ from proxy.codec import Conversation
 from proxy.errors import BackendError, RemoteProtocolError
 from proxy.postgres.messages import SYNC, cstring, message
 from proxy.postgres.session import PgSessionCodec
-from proxy.postgres.state import ENDED, IDLE, QUERY, ClientState, missing_statement
+from proxy.postgres.state import CALL, ENDED, IDLE, QUERY, REFUSED, ClientState, missing_statement
 from proxy.postgres.state import SYNC as SYNC_OWED
 
 _COPY_FAIL: Final = message(b"f", cstring("the client has gone"))
@@ -41,32 +41,35 @@ def drain(state: ClientState) -> Conversation[None] | None:
         send = missing_statement(b"penstock_client_gone") + SYNC
         owed.append(0)
     # Who says Terminate has asked for what was sent before to be done; who vanishes has not.
-    state.must_cancel = bool(owed) and not state.leaving
+    state.must_cancel = bool(owed) and not state.leaving and state.deferred != REFUSED
     session.status = state.status
     if owed:
         # Nobody reads what is drained, so nobody knows which settings it changes.
         session.touched_by, session.deep = state.number, True
     tail, state.back_tail = state.back_tail, b""
-    return _Drain(owed, send, state.back_need, tail).run(session)
+    return _Drain(owed, send, state.back_need, tail, state.opening).run(session)
 
 
 class _Drain:
     # Reads answers by their headers alone, however large they are.
 
-    def __init__(self, owed: list[int], send: bytes, need: int, tail: bytes) -> None:
+    def __init__(self, owed: list[int], send: bytes, need: int, tail: bytes, opening: bool) -> None:
         self.owed = owed
         self.send = send
         self.need = need
         self.data = tail
+        self.opening = opening  # the answer to a BEGIN of ours is the first
 
     def run(self, session: PgSessionCodec) -> Conversation[None]:
-        while self.owed or self.need:
-            send, self.send = self.send, b""
-            received: bytes = yield send
-            self.data += received
+        while True:
             status = self._read()
             if status:
                 session.status = status
+            if not self.owed and not self.need:
+                break
+            send, self.send = self.send, b""
+            received: bytes = yield send
+            self.data += received
         why = session.unlinked(self.data)
         if why:
             raise RemoteProtocolError(why)
@@ -88,6 +91,11 @@ class _Drain:
                 self.owed.pop(0)
             elif kind == 71:
                 self._copy_in()
+            elif self.opening and (kind == 67 or kind == 69):
+                self.opening = False
+                if kind == 69 and (self.owed[0] == QUERY or self.owed[0] == CALL):
+                    # BEGIN has failed, so that was skipped; only a Sync brings an answer.
+                    self.send += SYNC
             pos += 1 + length
             if pos > end:
                 self.need = pos - end

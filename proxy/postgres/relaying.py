@@ -1,12 +1,13 @@
 """The codec of one PostgreSQL client: how it joins and parts from sessions, and what it is told by us.
 
 The scans over what passes are in requests.py and responses.py, the rare cases in asides.py, answers.py
-and recovery.py; all of them share the record in state.py.
+and recovery.py, a BEGIN that waits for its first statement in deferring.py and starting.py; all of them
+share the record in state.py.
 """
 
 from proxy.codec import Conversation, SessionCodec
 from proxy.errors import PoolError
-from proxy.postgres import answers, asides
+from proxy.postgres import answers, asides, starting
 from proxy.postgres.recovery import drain
 from proxy.postgres.responses import Responses
 from proxy.postgres.session import PgSessionCodec
@@ -22,8 +23,10 @@ class PgClientCodec(Responses):
         assert isinstance(session, PgSessionCodec)
         self.session = session
         due = session.profile is not self.profile or (
-            session.touched_by != 0 and session.touched_by != self.number
+            session.touched_by != 0 and session.touched_by != self.number and session.wipes
         )
+        if self.aside or session.begun:
+            due = starting.joined(self, session, due)
         if not due and session.tail:
             self.back_tail, session.tail = session.tail, b""
         wanted = self.wanted
@@ -37,12 +40,15 @@ class PgClientCodec(Responses):
                 if self.parse_at == 0:
                     self.parse_no += 1
                 self.out = wanted + self.out
+        if self.opening:
+            self.out = starting.ahead(self) + self.out
         return due
 
     def prepare(self) -> Conversation[bytes]:
         """Put the client's settings on the held session. Raises BackendError."""
         session = self.session
         assert session is not None
+        yield from session.end_begun()
         told = yield from session.adopt(self.profile, self.number)
         self.back_tail, session.tail = session.tail, b""
         return told
@@ -71,6 +77,8 @@ class PgClientCodec(Responses):
             self.gathered = None
         if self.back_need or self.back_tail:
             self.back_need, self.back_tail = 0, b""
+        if self.terms.begin or self.deferred:
+            starting.parted(self)
 
     def is_clean(self) -> bool:
         """The session can serve somebody else as it is."""
@@ -83,6 +91,10 @@ class PgClientCodec(Responses):
         if self.copy_in or self.doubt or self.intruded:
             return True
         return not self.owed and (self.status != IDLE or self.segment or self.need > 0)
+
+    def label(self) -> str:
+        """Its application_name, as it is for the next statement."""
+        return self.profile.settings.get("application_name", "")
 
     def is_running(self) -> bool:
         """Something is owed an answer."""

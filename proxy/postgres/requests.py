@@ -8,8 +8,8 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.codec import CLOSE, FORWARD, RELEASE, REPLY, TERMS
-from proxy.postgres import answers, asides
+from proxy.codec import CLOSE, FORWARD, PAUSE, RELEASE, REPLY, TERMS
+from proxy.postgres import answers, asides, deferring
 from proxy.postgres.own import concerns
 from proxy.postgres.state import (
     CALL,
@@ -135,7 +135,8 @@ class Requests(ClientState):
         self.out = b""
         self.held += data
         if len(self.held) <= _HELD:
-            return 0
+            # Only the server's word on BEGIN is waited for: it is only fair to stop reading meanwhile.
+            return PAUSE if self.opening or self.resume else 0
         self._break(_PILED)
         return CLOSE | REPLY
 
@@ -184,6 +185,8 @@ class Requests(ClientState):
         """The verdict on one message that is not plain; ``stop`` is where it, or what is here of it, ends."""
         if self.aside:
             verdict = asides.set_aside_message(self, kind, data, pos, stop)
+            if verdict < 0:
+                verdict = deferring.met(self, kind, data, pos, stop)
             if verdict >= 0:
                 return verdict
         if kind == 80:  # P

@@ -10,7 +10,7 @@ from librt.strings import read_i32_be
 
 from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, RESUME
 from proxy.errors import RemoteProtocolError
-from proxy.postgres import asides
+from proxy.postgres import asides, starting
 from proxy.postgres.profile import TRACKED
 from proxy.postgres.requests import Requests
 from proxy.postgres.state import (
@@ -32,6 +32,8 @@ _WHOLE_ERROR: Final = 1_048_576
 _FROM_SERVER: Final = bytes(1 if chr(kind) in "Z123ACDEGHINSTVWcdnst" else 0 for kind in range(256))
 # Those of them that pass without a look.
 _PLAIN: Final = bytes(1 if chr(kind) in "23ADHINTVcdnst" else 0 for kind in range(256))
+# What `_special` returns for a message that `_opened` has to look at, with those behind it.
+_OPENING: Final = b"opening"
 
 
 class Responses(Requests):
@@ -64,7 +66,11 @@ class Responses(Requests):
                 if kind == 90:  # Z
                     ready = True
                 piece = self._special(kind, data, pos, stop)
-                if piece is not None:
+                if piece is _OPENING:
+                    stop = self._opened(data, pos, end)
+                    if stop < 0:
+                        break
+                elif piece is not None:
                     self.back_chunks.append(data[self.back_start : pos])
                     self.back_chunks.append(piece)
                     self.back_start = stop
@@ -105,6 +111,8 @@ class Responses(Requests):
             elif first == 82 or first == 68 or first == 76 or first == 80:
                 self._tagged(data[pos + 5 : stop - 1])
         elif kind == 49:  # 1
+            if self.opening:
+                return _OPENING
             if self.pending and self.parse_at == self.seen and self.parse_no == self.parses_seen:
                 self.pending = False
                 if self.holds == PENDING:
@@ -159,8 +167,8 @@ class Responses(Requests):
         """What follows from the ReadyForQuery that was just forwarded."""
         self.unread = False
         if self.owed or self.segment:
-            return 0
-        flags = 0
+            return self._resumed() if self.resume else 0
+        flags = self.resume = 0
         if self.faults:
             self.faults.clear()
         if self.blocked:
@@ -196,6 +204,8 @@ class Responses(Requests):
 
     def _failed(self, message: bytes) -> bytes | None:
         """An ErrorResponse; returns what replaces it."""
+        if self.opening:
+            return _OPENING
         self.copy_in = False
         if self.copy_synced:
             # Whether that Sync was read before or after this is not told.
@@ -207,6 +217,43 @@ class Responses(Requests):
                 del self.faults[marker]
                 return refusal
         return None
+
+    def _opened(self, data: bytes, pos: int, end: int) -> int:
+        """The answer to a BEGIN that the client did not send just now; where it ends, -1: not all is here."""
+        at = pos
+        passing = b""
+        while end - at >= 5:
+            kind = data[at]
+            length: int = read_i32_be(data, at + 1)
+            stop = at + 1 + length
+            if length < 4:
+                raise RemoteProtocolError(f"the server sent a message of {length} bytes")
+            if stop > end:
+                return -1
+            if kind == 67 or kind == 69:  # C E
+                self.back_chunks.append(data[self.back_start : pos])
+                self.back_chunks.append(passing)
+                if kind == 67:
+                    starting.confirmed(self)
+                    self.back_start = stop
+                    return stop
+                self.back_chunks.append(starting.begin_failed(self, data[at:stop]))
+                self.back_tail = data[stop:]
+                self.back_start = end
+                return end
+            if kind == 83:
+                self._parameter(data[at + 5 : stop - 1])
+            if kind != 49 and kind != 50:
+                passing += data[at:stop]
+            at = stop
+        return -1
+
+    def _resumed(self) -> int:
+        """The server has answered BEGIN, and still owes an answer to what follows."""
+        flags, self.resume = self.resume, 0
+        self.blocked = False
+        self.set_aside()
+        return flags
 
     def _begin_back(self, kind: int) -> None:
         # A message of the server passes in pieces, so its content is not looked at.
@@ -234,7 +281,8 @@ class Responses(Requests):
         if session is None:
             return
         session.reported[name] = value
-        self.profile = session.profile = self.profiles.changed_if_tracked(self.profile, name.lower(), value)
+        session.profile = self.profiles.changed_if_tracked(self.profile, name.lower(), value)
+        self.want(session.profile)
 
     def _settings_reset(self) -> int:
         """RESET goes back to what the client asked for at its login; the session has only its defaults.
@@ -251,10 +299,10 @@ class Responses(Requests):
                 kept[name.lower()] = value
         if kept:
             session.profile = self.profiles.of(kept)
-            self.profile = self.profiles.of({**self.startup_profile.settings, **kept})
+            self.want(self.profiles.of({**self.startup_profile.settings, **kept}))
         else:
             session.profile = self.profiles.empty
-            self.profile = self.startup_profile
+            self.want(self.startup_profile)
         if self.pool_mode != SESSION_MODE or session.profile is self.profile:
             return 0
         # To prepare the session again may take its unnamed statement from it.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.codec import Conversation, SessionCodec, StartTls
-from proxy.errors import BackendError, PingFailed, RemoteProtocolError
+from proxy.errors import BackendError, OpenFailed, PingFailed, RemoteProtocolError
 from proxy.postgres.messages import (
     CANCEL_CODE,
     ERROR_CAP,
@@ -21,6 +21,7 @@ from proxy.postgres.messages import (
 )
 from proxy.postgres.profile import Profile, Profiles, difference
 from proxy.postgres.session_login import Opened
+from proxy.postgres.upkeep import Upkeep
 
 _READY: Final = 90
 _ERROR: Final = 69
@@ -28,59 +29,156 @@ _NOTICE: Final = 78
 _NOTIFICATION: Final = 65
 _PARAMETER: Final = 83
 _IDLE: Final = 73
+_IN_TRANSACTION: Final = 84
+_COMMAND: Final = 67
 _CANCELED: Final = "57014"
+_NOBODY: Final = -1  # instead of a client's number: what is on the session suits none
 
 
 class PgSessionCodec(SessionCodec):
-    """One session; ``login`` is the conversation that opens it."""
+    """One session; ``login`` is the conversation that opens it.
 
-    def __init__(self, profiles: Profiles, login: Callable[[], Conversation[Opened]]) -> None:
+    ``opened`` is told what the server reports of a session that is ready.
+    """
+
+    def __init__(
+        self,
+        profiles: Profiles,
+        login: Callable[[], Conversation[Opened]],
+        upkeep: Upkeep | None = None,
+        opened: Callable[[dict[str, str]], None] | None = None,
+    ) -> None:
         self.profiles = profiles
+        self.upkeep = upkeep or Upkeep()
+        self.wipes = self.upkeep.wipes
         self._login = login
+        self._opened = opened
         self.profile: Profile = profiles.empty  # the settings that we put on it
         self.reported: dict[str, str] = {}  # what the server says of its settings
-        self.defaults: dict[str, str] = {}  # what it said at the login: what RESET goes back to
+        self.defaults: dict[str, str] = {}  # what it said when it was new
         self.touched_by: int = 0  # the client whose SETs may still hold; 0: nobody's
         self.deep = False  # ... and more than settings: LISTEN, PREPARE
         self.unnamed: object | None = (
             None  # the Parse (by identity) that the unnamed statement is; None: none
         )
         self.status: int = _IDLE  # as a recovery left it
+        self.begun = False  # a transaction was begun ahead of the next client, and nobody has used it
         self.pid: int = 0
         self.secret: bytes = b""
         self.tls = False
+        self.spoiled = ""  # why nobody may have it any more
         self.mute = False  # cut in the middle of a message: nothing that we send would be read as one
         self.tail = b""  # the beginning of a message that came while nobody held it
 
     def log_in(self) -> Conversation[None]:
-        """Log in and remember what the server reports. Raises OpenFailed, RemoteProtocolError."""
+        """Log in, run ``session_init`` and remember what the server reports.
+
+        Raises OpenFailed, RemoteProtocolError.
+        """
         opened = yield from self._login()
         self.reported, self.defaults = dict(opened.parameters), dict(opened.parameters)
         self.pid, self.secret, self.tls = opened.pid, opened.secret, opened.tls
         why = self.unlinked(opened.rest)
         if why:
             raise RemoteProtocolError(why)
+        init = self.upkeep.session_init
+        if init:
+            try:
+                yield from self._run("session_init", [init])
+            except BackendError as error:
+                raise OpenFailed(error.message, error.sqlstate, error.fields) from None
+            self.defaults = dict(self.reported)
+        if self._opened is not None:
+            self._opened(self.reported)
+
+    def pings_by_peek(self) -> bool:
+        """``ping_command`` says so."""
+        return self.upkeep.peeks
 
     def ping(self) -> Conversation[None]:
-        """An empty query and its answer. Raises PingFailed."""
-        errors, _ = yield from self._ask(query(""), 1)
+        """A query, empty unless ``ping_command`` is one, and its answer. Raises PingFailed."""
+        if self.upkeep.ping_text:
+            yield from self.end_begun()  # a transaction that has run something is not a new one
+        self.unnamed = self  # nobody's: a simple query ends it
+        errors, status = yield from self._ask(query(self.upkeep.ping_text), 1)
         if errors:
             raise PingFailed(f"the server answered a ping with: {errors[0].get('M', '')}")
+        if status != (_IN_TRANSACTION if self.begun else _IDLE):
+            raise PingFailed(f"the ping left a transaction {'closed' if self.begun else 'open'}")
 
     def reset(self) -> Conversation[None]:
-        """DISCARD ALL. Raises BackendError."""
-        errors, _ = yield from self._ask(query("DISCARD ALL"), 1)
-        if errors:
-            raise BackendError(f"DISCARD ALL failed: {errors[0].get('M', '')}", errors[0].get("C", "XX000"))
+        """DISCARD ALL, or what the operator has instead. Raises BackendError."""
+        yield from self.end_begun()
+        text = self.upkeep.reset_text
+        tags = yield from self._run(text if text == "DISCARD ALL" else "reset", [text])
+        if "DISCARD ALL" in tags:
+            self._forget()
+            yield from self._run("session_init", self.upkeep.after_wiping())
+        elif "RESET" in tags or "SET" in tags:
+            # Which settings it took, and what they are now, is not told.
+            self.touched_by = _NOBODY
+
+    def _forget(self) -> None:
         self.profile = self.profiles.empty
         self.touched_by, self.deep, self.unnamed = 0, False, None
+
+    def _run(self, what: str, texts: list[str], told: list[bytes] | None = None) -> Conversation[list[str]]:
+        """Run what the operator wants to be run; returns the command tags. Raises BackendError.
+
+        The session is spoiled where that fails: what it is like is not certain.
+        """
+        tags: list[str] = []
+        if not texts:
+            return tags
+        self.unnamed = self
+        errors, status = yield from self._ask(b"".join(map(query, texts)), len(texts), told, tags)
+        if errors:
+            fields = errors[0]
+            self.spoiled = f"{what} failed: {fields.get('M', '')}"
+            raise BackendError(self.spoiled, fields.get("C", "XX000"), {**fields, "M": self.spoiled})
+        if status != _IDLE:
+            self.spoiled = f"{what} left a transaction open"
+            raise BackendError(self.spoiled, "25001")
+        return tags
+
+    def begin(self) -> Conversation[None]:
+        """BEGIN, in place of one that is too old by now. Raises BackendError."""
+        yield from self.end_begun()
+        self.unnamed = self  # nobody's
+        errors, status = yield from self._ask(query("BEGIN"), 1)
+        if errors or status != _IN_TRANSACTION:
+            text = errors[0].get("M", "") if errors else "no transaction is open"
+            raise BackendError(f"BEGIN failed: {text}", errors[0].get("C", "XX000") if errors else "XX000")
+        self.begun = True
+
+    def end_begun(self) -> Conversation[None]:
+        """End a transaction that was begun ahead. Raises BackendError."""
+        if not self.begun:
+            return
+        self.begun = False
+        self.unnamed = self
+        errors, status = yield from self._ask(query("ROLLBACK"), 1)
+        if errors or status != _IDLE:
+            text = errors[0].get("M", "") if errors else "the transaction is still open"
+            raise BackendError(
+                f"cannot roll back: {text}", errors[0].get("C", "XX000") if errors else "XX000"
+            )
+
+    def tag(self) -> object | None:
+        """The settings that it carries; None: as it was opened. Itself where a client has changed more."""
+        if self.touched_by != 0 and self.wipes:
+            return self
+        return None if self.profile is self.profiles.empty else self.profile
 
     def settle(self) -> Conversation[None]:
         """ROLLBACK where a transaction is open, then an empty round trip. Raises BackendError.
 
         A cancel request that came late may hit either of them, and then is spent: each is tried again.
         """
+        if self.spoiled:
+            raise BackendError(self.spoiled)
         text = "" if self.status == _IDLE else "ROLLBACK"
+        yield from self.end_begun()
         self.unnamed = self  # nobody's
         for _ in range(3):
             errors, status = yield from self._ask(query(text), 1)
@@ -99,31 +197,43 @@ class PgSessionCodec(SessionCodec):
         BackendError with the server's words.
         """
         send, replies = b"", 0
-        if self.touched_by not in (0, number):
-            clean = "DISCARD ALL" if self.deep else "SET SESSION AUTHORIZATION DEFAULT;RESET ALL"
-            send, replies = query(clean), 1
+        told: list[bytes] = []
+        changes, upkeep = difference(self.profile, want), self.upkeep
+        clean = ""
+        if self.touched_by not in (0, number) and self.wipes:
+            clean = upkeep.wiping(self.deep)
+        elif upkeep.is_undone_by(changes):
+            clean = upkeep.wiping(False)
+        if clean:
+            after = upkeep.after_wiping()
+            if after:
+                yield from self._run("session_init", [clean, *after], told)
+            else:
+                send, replies = query(clean), 1
             self.profile = self.profiles.empty
-            self.unnamed = self
-        changes = difference(self.profile, want)
+            changes = difference(self.profile, want)
         if changes:
             send += _set_config(changes)
             replies += 1
+        if replies:
             self.unnamed = self
-        if not replies:
-            self.profile = want
-            return b""
-        told: list[bytes] = []
-        errors, _ = yield from self._ask(send, replies, told)
-        if errors:
-            raise BackendError(errors[0].get("M", ""), errors[0].get("C", "XX000"), errors[0])
+            errors, _ = yield from self._ask(send, replies, told)
+            if errors:
+                raise BackendError(errors[0].get("M", ""), errors[0].get("C", "XX000"), errors[0])
         # The batch is one transaction: after an error the settings are as they were.
         self.profile = want
-        if self.touched_by != number:
+        if (clean or changes) and upkeep.fixup:
+            yield from self._run("tag_fixup", [upkeep.fixup], told)
+        if (clean or changes) and self.touched_by != number:
             self.touched_by, self.deep = 0, False
         return b"".join(told)
 
     def _ask(
-        self, send: bytes, replies: int, told: list[bytes] | None = None
+        self,
+        send: bytes,
+        replies: int,
+        told: list[bytes] | None = None,
+        tags: list[str] | None = None,
     ) -> Conversation[tuple[list[dict[str, str]], int]]:
         # Sends, waits for `replies` ReadyForQuery; the errors met, and the last transaction status.
         inbox = Inbox(ERROR_CAP, self.tail)
@@ -138,6 +248,8 @@ class PgSessionCodec(SessionCodec):
                 status = body[0] if body else 0
             elif kind == _ERROR:
                 errors.append(read_fields(body))
+            elif kind == _COMMAND and tags is not None:
+                tags.append(body[:-1].decode("ascii", "replace"))
             elif kind == _PARAMETER:
                 name, value = read_parameter(body)
                 self.reported[name] = value

@@ -8,13 +8,13 @@ consumes what it looks at.
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from proxy.codec import Refused
 from proxy.postgres.messages import CANCEL_CODE, GSSENC_CODE, PROTOCOL_3_0, SSL_CODE, cstring, error, message
-from proxy.postgres.own import NAMES
+from proxy.postgres.own import NAMES, listed
 from proxy.reasons import RefusalReason
 
 PACKET_CAP: Final = 10_000  # bytes, length word included (PostgreSQL's MAX_STARTUP_PACKET_LENGTH)
@@ -49,16 +49,15 @@ class CancelKey:
 class Startup:
     """Who connects, and with what wishes. It is read once and never changes.
 
-    ``settings`` are the parameters for the session, by lower-case name. ``getmode`` and ``wait_timeout``
-    are the client's own wishes for its pool, unchecked, None where it said nothing. ``negotiate`` is the
-    NegotiateProtocolVersion message that must go out before anything else, or b"".
+    ``settings`` are the parameters for the session, by lower-case name. ``wishes`` are those for its pool,
+    our own settings (own.NAMES), unchecked. ``negotiate`` is the NegotiateProtocolVersion message that must
+    go out before anything else, or b"".
     """
 
     user: str
     database: str
     settings: dict[str, str]
-    getmode: str | None = None
-    wait_timeout: str | None = None
+    wishes: dict[str, str] = field(default_factory=dict)
     negotiate: bytes = b""
 
 
@@ -123,9 +122,9 @@ def _read_startup(body: bytes, minor: int) -> Startup:
         raise refused(text, "28000", text)
     _refuse_replication(named.get("replication", "false"))
     settings = read_options(named.get("options", "")) | settings
-    getmode, wait_timeout = (settings.pop(name, None) for name in NAMES)
+    wishes: dict[str, str] = {name: settings.pop(name) for name in NAMES if name in settings}
     database = _cut(named.get("database", "")) or user
-    return Startup(user, database, settings, getmode, wait_timeout, _negotiation(minor, unknown))
+    return Startup(user, database, settings, wishes, _negotiation(minor, unknown))
 
 
 def read_options(text: str) -> dict[str, str]:
@@ -183,7 +182,7 @@ def _put(settings: dict[str, str], name: str, value: str) -> None:
     foreign = lower in _RESERVED or lower.startswith("_pq_.") or _SETTING_NAME.fullmatch(name) is None
     if foreign or (lower.startswith(_OWN) and lower not in NAMES):
         text = f'unrecognized configuration parameter "{_shown(name)}"'
-        hint = f"Those of this proxy are {' and '.join(NAMES)}." if lower.startswith(_OWN) else ""
+        hint = f"Those of this proxy are {listed()}." if lower.startswith(_OWN) else ""
         raise refused(f"a startup packet with an unknown setting {_shown(name)!r}", "42704", text, hint=hint)
     settings[lower] = value
 

@@ -4,16 +4,26 @@ The warm path (relaying.py) and the cold rooms beside it (asides.py, answers.py,
 on this one record, because outstanding work is one fact, not two.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from proxy.codec import ClientCodec
+from proxy.postgres.begin import Begin
 from proxy.postgres.messages import message
 from proxy.postgres.own import OwnStatement
 from proxy.postgres.profile import Profile, Profiles
 from proxy.postgres.session import PgSessionCodec
+from proxy.postgres.terms import Terms
 
-IDLE: Final = 73  # transaction status bytes: I, T, E
+# Transaction status bytes: I, T, E.
+IDLE: Final = 73
+IN_TRANSACTION: Final = 84
+FAILED: Final = 69
+
+# How far a BEGIN is that the client was answered and the server has not seen: see deferring.py.
+NOT_DEFERRED: Final = 0
+DEFERRED: Final = 1
+SENT: Final = 2
+REFUSED: Final = 3
 
 # What is owed a ReadyForQuery, in the order in which it was sent. From ENDED on: a CopyDone or CopyFail
 # that was sent before the server said that it wants data, behind one of these or inside a segment.
@@ -43,27 +53,6 @@ STATEMENT_MODE: Final = 2
 POOL_MODES: Final = ("session", "transaction", "statement")
 
 
-class Terms:
-    """What clients of a pool may choose for themselves, and what holds when they do not.
-
-    ``check`` turns the text of a setting into its value, or raises ValueError with a sentence.
-    """
-
-    def __init__(
-        self,
-        pool: str,
-        getmode: str,
-        wait_timeout: str,
-        check_getmode: Callable[[str], str],
-        check_wait_timeout: Callable[[str], float],
-    ) -> None:
-        self.pool = pool
-        self.getmode = getmode
-        self.wait_timeout = wait_timeout
-        self.check_getmode = check_getmode
-        self.check_wait_timeout = check_wait_timeout
-
-
 class ClientState(ClientCodec):
     """The fields. Abstract: ``relaying.PgClientCodec`` is what is made."""
 
@@ -75,10 +64,12 @@ class ClientState(ClientCodec):
         self.pool_mode = pool_mode
         self.terms = terms
         self.profiles = profiles
-        self.startup_profile = profile  # what RESET goes back to
+        self.login_profile = profile  # what it asked for at its login
+        self.startup_profile = profile  # what RESET goes back to: the same, and its tag
         self.profile = profile  # what must hold for the next statement
+        self.tag = None if profile is profiles.empty else profile
         self.cap = cap  # bytes: the longest message that a client may send
-        self.wait_timeout_text = ""  # as the client set it
+        self.chosen: dict[str, str] = {}  # settings of ours: what it has set, as it is shown
         self.session: PgSessionCodec | None = None
 
         # Outstanding work.
@@ -141,13 +132,37 @@ class ClientState(ClientCodec):
         self.faults_made = 0
         self.terms_changed = False
 
+        # A transaction that the server knows nothing of.
+        self.deferred = NOT_DEFERRED
+        self.begin: Begin | None = None  # the client's
+        self.answered = 0  # messages to come, in the bytes being read, that have been answered already
+        self.bound: bytes | None = None  # in a failed one: the statement of the client's portal
+        self.opening = False  # the answer to the BEGIN that we have sent is due
+        self.resume = 0  # flags to return, though an answer is owed
+        self.set_aside()
+
+    def want(self, profile: Profile) -> None:
+        """These settings must hold for the next statement."""
+        if profile is not self.profile:
+            self.profile = profile
+            self.tag = None if profile is self.profiles.empty else profile
+            self.terms_changed = True
+
     def outstanding(self) -> bool:
         """The server owes an answer, or has messages without their Sync."""
-        return bool(self.owed) or self.segment or self.copy_in
+        return bool(self.owed) or self.segment or self.copy_in or self.deferred == SENT
 
     def set_aside(self) -> None:
         """Keep ``aside`` true to its meaning."""
-        self.aside = self.skipping or self.answering or self.blocked or self.own is not None
+        self.aside = (
+            self.skipping
+            or self.answering
+            or self.blocked
+            or self.own is not None
+            or self.deferred != NOT_DEFERRED
+            or self.answered != 0
+            or (self.session is None and self.terms.begin != 0 and self.pool_mode == TRANSACTION_MODE)
+        )
 
     def earns(self, kind: int) -> None:
         """A message is sent that earns a ReadyForQuery."""

@@ -5,7 +5,8 @@ its codec, driven as the relay drives it, against a server whose lines the test 
 answers as PostgreSQL's message loop does, for statements of a small language: the oracle of the property
 tests.
 
-The model's statements: SELECT word, BEGIN, COMMIT, ROLLBACK, FAIL, WRITE word, SET name = value,
+The model's statements: SELECT word, BEGIN, START TRANSACTION, COMMIT, END, ROLLBACK, ABORT (the last four
+with AND CHAIN), SAVEPOINT name, ROLLBACK TO name, VACUUM, FAIL, WRITE word, SET name = value,
 SHOW name, RESET name|ALL, DISCARD ALL, LISTEN, PREPARE, EXECUTE, COPY IN [n] (which fails at the n-th row),
 COPY IN EARLY (which fails before it reads), COPY OUT, NOTICE; "" is the empty statement.
 """
@@ -16,12 +17,14 @@ from typing import Any
 
 from proxy.codec import CLOSE, FORWARD, PREPARE, RECOVER, RELEASE, REPLY, RESUME, TERMS
 from proxy.errors import PoolBusy
+from proxy.postgres.begin import PASS_ON
 from proxy.postgres.messages import error, message, parameter_status, ready
 from proxy.postgres.profile import Profiles
 from proxy.postgres.relaying import PgClientCodec
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.session_login import Opened
-from proxy.postgres.state import POOL_MODES, Terms
+from proxy.postgres.state import POOL_MODES
+from proxy.postgres.terms import Terms
 
 CAP = 1 << 30
 DEFAULTS = {"application_name": "", "TimeZone": "UTC"}
@@ -148,19 +151,28 @@ def told(data: bytes) -> list[str]:
     return words
 
 
-def check_getmode(text: str) -> str:
-    if text not in ("nowait", "timedwait"):
+def permit(name: str, text: str) -> str:
+    if name == "penstock.getmode" and text not in ("nowait", "timedwait"):
         raise ValueError("choose nowait or timedwait")
+    if name == "penstock.wait_timeout":
+        milliseconds(text)
     return text
 
 
-def check_wait_timeout(text: str) -> float:
+def milliseconds(text: str) -> float:
     if not text.endswith("ms"):
         raise ValueError("say it in ms")
     return int(text[:-2]) / 1000
 
 
-TERMS_OF_POOL = Terms("app", "timedwait", "30s", check_getmode, check_wait_timeout)
+SHOWN = {
+    "penstock.getmode": "timedwait",
+    "penstock.wait_timeout": "30s",
+    "penstock.cclass": "",
+    "penstock.purity": "self",
+}
+TERMS_OF_POOL = Terms("app", SHOWN, permit, milliseconds)
+ENDS = ("COMMIT", "END", "ROLLBACK", "ABORT")
 
 
 def new_session(profiles: Profiles, defaults: dict[str, str] | None = None) -> PgSessionCodec:
@@ -179,9 +191,15 @@ def new_session(profiles: Profiles, defaults: dict[str, str] | None = None) -> P
 
 
 def new_codec(
-    profiles: Profiles, mode: str = "transaction", number: int = 1, cap: int = CAP, **startup: str
+    profiles: Profiles,
+    mode: str = "transaction",
+    number: int = 1,
+    cap: int = CAP,
+    begin: int = PASS_ON,
+    **startup: str,
 ) -> PgClientCodec:
-    return PgClientCodec(number, POOL_MODES.index(mode), TERMS_OF_POOL, profiles, profiles.of(startup), cap)
+    terms = Terms("app", SHOWN, permit, milliseconds, begin)
+    return PgClientCodec(number, POOL_MODES.index(mode), terms, profiles, profiles.of(startup), cap)
 
 
 def converse(conversation: Any, answer: Callable[[bytes], bytes]) -> Any:
@@ -200,9 +218,16 @@ def converse(conversation: Any, answer: Callable[[bytes], bytes]) -> Any:
 class Scene:
     """One client and its codec; sessions are there for the asking unless ``full``. The test is the server."""
 
-    def __init__(self, mode: str = "transaction", full: bool = False, cap: int = CAP, **startup: str) -> None:
+    def __init__(
+        self,
+        mode: str = "transaction",
+        full: bool = False,
+        cap: int = CAP,
+        begin: int = PASS_ON,
+        **startup: str,
+    ) -> None:
         self.profiles = Profiles()
-        self.codec = new_codec(self.profiles, mode, 7, cap, **startup)
+        self.codec = new_codec(self.profiles, mode, 7, cap, begin, **startup)
         self.mode = mode
         self.full = full
         self.session = new_session(self.profiles)  # the one that is had next
@@ -375,6 +400,8 @@ class ModelServer:
         self.in_segment = False
         self.in_copy = False
         self.is_dead = False
+        self.is_standby = False  # refuses a transaction that may write
+        self.savepoints: list[str] = []
         self._saved: dict[str, str] | None = None
         self._out = b""
         self._data = b""
@@ -474,7 +501,7 @@ class ModelServer:
     def _extended(self, kind: str, body: bytes) -> Generator[None, tuple[str, bytes], None]:
         name, _, rest = body.partition(b"\0")
         if kind == "P":
-            self._parse(name.decode(), rest.partition(b"\0")[0].decode())
+            self._parse(name.decode(), rest.partition(b"\0")[0].decode().rstrip(";"))
         elif kind == "B":
             statement = rest.partition(b"\0")[0].decode()
             if statement not in self.statements:
@@ -487,6 +514,8 @@ class ModelServer:
             text = held.get(name[1:].decode())
             if text is None:
                 raise Failed("26000" if body[:1] == b"S" else "34000")
+            if text.startswith(("SELECT", "SHOW")):
+                self._check(text)
             self._say(NO_PARAMETERS if body[:1] == b"S" else b"")
             self._say(columns() if text.startswith(("SELECT", "SHOW")) else NO_DATA)
         elif kind == "C":
@@ -512,7 +541,7 @@ class ModelServer:
         self._say(PARSED)
 
     def _check(self, text: str) -> None:
-        if self.status == "E" and text.split(" ")[0] not in ("COMMIT", "ROLLBACK"):
+        if self.status == "E" and text and text.split(" ")[0] not in ENDS:
             raise Failed("25P02")
 
     def _run(self, text: str, extended: bool) -> Generator[None, tuple[str, bytes], None]:
@@ -576,33 +605,72 @@ class ModelServer:
         self.statements[rest] = "SELECT prepared"
         return done("PREPARE")
 
-    def _do_begin(self, rest: str) -> bytes:
-        if self.status == "I":
-            self.status = "T"
-            self._saved = dict(self.settings)
-        return done("BEGIN")
+    def _do_begin(self, rest: str, tag: str = "BEGIN") -> bytes:
+        if "READ WRITE" in rest and self.is_standby:
+            raise Failed("25006")
+        if self.status == "T":
+            return notice("there is already a transaction in progress") + done(tag)
+        self.status = "T"
+        self.savepoints.clear()
+        self._saved = dict(self.settings)
+        return done(tag)
+
+    def _do_start(self, rest: str) -> bytes:
+        return self._do_begin(rest, "START TRANSACTION")
 
     def _do_commit(self, rest: str) -> bytes:
         if self.status == "E":
             return self._do_rollback(rest)
-        self.status = "I"
+        if self.status == "I" and rest == "AND CHAIN":
+            raise Failed("25P01")
+        warned = notice("there is no transaction in progress") if self.status == "I" else b""
         self.committed += self.written
         self.written.clear()
         self._saved = None
-        return done("COMMIT")
+        return warned + self._ended("COMMIT", rest)
 
     def _do_rollback(self, rest: str) -> bytes:
-        self.status = "I"
+        if rest.startswith("TO "):
+            if rest[3:] not in self.savepoints:
+                raise Failed("25P01" if self.status == "I" else "3B001")
+            self.status = "T"
+            return done("ROLLBACK")
+        if self.status == "I" and rest == "AND CHAIN":
+            raise Failed("25P01")
+        warned = notice("there is no transaction in progress") if self.status == "I" else b""
         self.written.clear()
         self._restore()
-        return done("ROLLBACK")
+        return warned + self._ended("ROLLBACK", rest)
+
+    def _ended(self, tag: str, rest: str) -> bytes:
+        self.status = "I"
+        self.savepoints.clear()
+        if rest == "AND CHAIN":
+            self._do_begin("")
+        return done(tag)
+
+    _do_end, _do_abort = _do_commit, _do_rollback
+
+    def _do_savepoint(self, rest: str) -> bytes:
+        if self.status == "I":
+            raise Failed("25P01")
+        self.savepoints.append(rest)
+        return done("SAVEPOINT")
+
+    def _do_vacuum(self, rest: str) -> bytes:
+        if self.status == "T":
+            raise Failed("25001")
+        return done("VACUUM")
 
     def _do_set(self, rest: str) -> bytes:
         if rest.startswith("SESSION AUTHORIZATION"):
             return done("SET")
         name, _, value = rest.partition(" = ")
         if name in self.own and self.proxied:
-            self.own[name] = value.strip("'")
+            try:
+                self.own[name] = permit(name, value.strip("'"))
+            except ValueError:
+                raise Failed("22023") from None
         else:
             self._change(name, value)
         return done("SET")

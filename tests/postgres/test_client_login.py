@@ -175,7 +175,9 @@ def test_terms_that_a_client_may_not_choose_are_refused_in_words() -> None:
         'a client may not choose getmode "wait" here',
     )
     hello = startup(user="ann", database="app", options="-c penstock.getmode=nowait")
-    assert admitted(door("password"), [hello, answer(b"secret\0")]).startup.getmode == "nowait"
+    assert admitted(door("password"), [hello, answer(b"secret\0")]).startup.wishes == {
+        "penstock.getmode": "nowait"
+    }
 
 
 # --- anything at all ---

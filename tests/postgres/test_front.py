@@ -27,7 +27,9 @@ def served(database: str = "orders", **accounts: Account) -> Served:
 
 
 def guest(pool: Served, settings: dict[str, str] | None = None, **wishes: str) -> PgGuest:
-    startup = Startup("app", "orders", settings or {}, **wishes)
+    startup = Startup(
+        "app", "orders", settings or {}, {f"penstock.{name}": text for name, text in wishes.items()}
+    )
     return PgGuest(Admitted(startup, APP, pool, "trust", False, b"before", b"rest"), pool, 1 << 20)
 
 
@@ -147,3 +149,40 @@ def test_a_listener_hands_a_cancel_key_on() -> None:
 
 def test_a_listener_turns_away_with_a_fatal_error() -> None:
     assert told(front(None).turn_away("53300", "full", "wait")) == ["E 53300"]
+
+
+def test_a_homogeneous_pool_takes_only_who_runs_as_its_own_user() -> None:
+    pool = served()
+    ann, bob = Account("ann", password="x"), Account("bob", password="x", run_as="pool")
+    assert [pool.may_enter(account) for account in (APP, ann, bob)] == [True, True, True]
+    pool.homogeneous = True
+    assert [pool.may_enter(account) for account in (APP, ann, bob)] == [True, False, True]
+
+
+def test_a_client_is_in_the_class_of_its_login() -> None:
+    pool = served()
+    pool.priority_of = lambda user, name: 2 if (user, name) == ("app", "web") else 1
+    assert guest(pool, {"application_name": "web"}).codec.priority == 2
+    assert guest(pool).codec.priority == 1
+
+
+def test_every_session_is_opened_with_the_marks_of_its_pool() -> None:
+    pool = served()
+    pool.marks = {"label.team": "web", "role": "writer"}
+    packet = next(pool.begin("orders", "app").log_in())
+    assert b"label.team\0web\0" in packet
+    assert b"role\0writer\0" in packet
+
+
+def test_a_guest_is_welcomed_with_the_settings_of_its_tag() -> None:
+    pool = served()
+    opened(pool)
+    visitor = guest(pool, {"timezone": "CET"}, tag="application_name=tagged")
+    assert visitor.welcome(b"12345678") is None
+    session = new_session(pool.profiles)
+    session.reported.update({"TimeZone": "CET", "application_name": "tagged"})
+    visitor.learn(session)
+    welcome = visitor.welcome(b"12345678")
+    assert welcome is not None
+    assert {"S TimeZone=CET", "S application_name=tagged"} <= set(told(welcome))
+    assert visitor.codec.tag is pool.profiles.of({"timezone": "CET", "application_name": "tagged"})

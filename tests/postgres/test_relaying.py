@@ -39,8 +39,9 @@ from postgres.playbook import (
 )
 from proxy.codec import CLOSE, FORWARD, RECOVER, RELEASE, REPLY, RESUME
 from proxy.embedded import EmbeddedPostgres
-from proxy.errors import ProxyError, RemoteProtocolError
+from proxy.errors import PoolBusy, ProxyError, RemoteProtocolError
 from proxy.postgres.accounts import Account
+from proxy.postgres.begin import AHEAD, DEFER, PASS_ON
 from proxy.postgres.messages import query
 from proxy.postgres.profile import Profiles
 from proxy.postgres.relaying import PgClientCodec
@@ -49,6 +50,7 @@ from proxy.postgres.session_login import Identity, open_session
 FUZZ = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 MANY = settings(max_examples=20_000 if FUZZ else 150, deadline=None, suppress_health_check=list(HealthCheck))
 TAG = re.compile(r"c(\d+)-")
+BEGINS = (PASS_ON, DEFER, AHEAD)
 
 
 class Resident:
@@ -63,7 +65,7 @@ class Resident:
         for unit, waits in units:
             if waits:
                 self.stops.append((at, readies))
-            readies += told(model.feed(unit)).count("Z I") if unit else 0
+            readies += sum(word.startswith("Z ") for word in told(model.feed(unit)))
             at += len(unit)
         self.sent = 0
         self.got = b""
@@ -84,7 +86,7 @@ class Resident:
 
     def readies(self) -> int:
         whole = self.got
-        return sum(1 for kind, body in loose(whole) if kind == "Z" and body == b"I")
+        return sum(1 for kind, _ in loose(whole) if kind == "Z")
 
 
 def loose(data: bytes) -> list[tuple[str, bytes]]:
@@ -129,11 +131,14 @@ class House:
 class Town:
     """The clients, the sessions, and who waits."""
 
-    def __init__(self, scripts: list[list[tuple[bytes, bool]]], sessions: int, order: Random) -> None:
+    def __init__(
+        self, scripts: list[list[tuple[bytes, bool]]], sessions: int, order: Random, begin: int = PASS_ON
+    ) -> None:
         self.profiles = Profiles()
         self.order = order
+        self.begin = begin
         self.residents = [
-            Resident(number, new_codec(self.profiles, number=number), script)
+            Resident(number, new_codec(self.profiles, number=number, begin=begin), script)
             for number, script in enumerate(scripts, 1)
         ]
         self.houses = [House(self.profiles) for _ in range(sessions)]
@@ -141,8 +146,10 @@ class Town:
         self.dropped = 0
         self.written: list[str] = []
 
-    def run(self, vanishing: float = 0.0) -> None:
+    def run(self, vanishing: float = 0.0, refusing: float = 0.0) -> None:
         """Until nothing more can happen."""
+        for house in self.houses:
+            self.rest(house)
         while True:
             moves: list[tuple[Any, Any]] = [
                 (self.say, resident) for resident in self.residents if resident.may_say()
@@ -159,6 +166,8 @@ class Town:
             move(subject)
             if vanishing and self.order.random() < vanishing:
                 self.vanish(self.order.choice(self.residents))
+            if refusing and self.queue and self.order.random() < refusing:
+                self.refuse(self.queue[0])
             self.look_around()
 
     def _some(self, count: int) -> int:
@@ -188,6 +197,22 @@ class Town:
         assert not flags & CLOSE, codec.reply
         if flags & RELEASE:
             self.release(resident)
+
+    def refuse(self, resident: Resident) -> None:
+        """There is no session for it after all."""
+        self.queue.remove(resident)
+        resident.is_waiting = False
+        resident.got += resident.codec.refuse(PoolBusy("every slot is taken", "the picture"))
+        late, resident.late = resident.late, b""
+        self.hear(resident, late)
+
+    def rest(self, house: House) -> None:
+        """The session goes idle; a transaction is begun on it where that is wanted, and again when old."""
+        if self.begin == AHEAD and house.holder is None:
+            for _ in range(self.order.randint(0, 2)):
+                converse(house.codec.begin(), house.answer)
+            if self.order.random() < 0.2:
+                converse(house.codec.ping(), house.answer)
 
     def grant(self) -> None:
         for house in self.houses:
@@ -230,6 +255,8 @@ class Town:
         assert not house.coming, f"released although the server still says {house.coming!r}"
         assert house.server.is_resting(), "released although the server is not at rest"
         self.part(resident)
+        assert not house.codec.begun
+        self.rest(house)
         self.grant()
 
     def part(self, resident: Resident) -> None:
@@ -263,7 +290,8 @@ class Town:
         except ProxyError:
             self.dropped += 1
             self.written += house.server.committed
-            self.houses[self.houses.index(house)] = House(self.profiles)
+            self.houses[self.houses.index(house)] = house = House(self.profiles)
+        self.rest(house)
         self.grant()
 
     def vanish(self, resident: Resident) -> None:
@@ -277,6 +305,8 @@ class Town:
     def look_around(self) -> None:
         """A session at rest is held by nobody."""
         for house in self.houses:
+            if house.holder is None:
+                assert house.server.status == ("T" if house.codec.begun else "I")
             if not house.going and not house.coming and house.server.is_resting():
                 # Where a Query came without its Sync, nobody can know; the client keeps it to its end.
                 assert house.holder is None or house.holder.codec.doubt, (
@@ -285,6 +315,26 @@ class Town:
 
     def committed(self) -> list[str]:
         return self.written + [text for house in self.houses for text in house.server.committed]
+
+
+ENDS = ("COMMIT", "ROLLBACK", "END", "ROLLBACK; COMMIT", "COMMIT AND CHAIN")
+# What may stand in a transaction besides statements.
+INSIDE = [
+    [],
+    [],
+    [query("BEGIN")],
+    [query("SAVEPOINT x"), query("FAIL"), query("ROLLBACK TO x")],
+    [query("ROLLBACK TO x")],
+    [query("COMMIT AND CHAIN")],
+    [query("COMMIT AND CHAIN"), unnamed("ROLLBACK AND CHAIN")],
+    [query("SET penstock.getmode = 'nowait'"), query("SHOW penstock.getmode")],
+    [query("SET penstock.getmode = 'never'")],
+    [parse("SHOW penstock.getmode") + describe() + bind() + execute() + sync(), sync()],
+    [parse("COMMIT") + sync(), b"", bind() + execute() + sync()],
+    [parse("ROLLBACK") + bind() + execute() + unnamed("BEGIN")],
+    [call(), flush(), copy_data()],
+    [query("VACUUM")],
+]
 
 
 class Author:
@@ -350,11 +400,13 @@ class Author:
         return [parse(self.statement()) + describe() + sync(), b"", *uses]
 
     def transaction(self) -> list[bytes]:
-        end = self.draw(st.sampled_from(["COMMIT", "ROLLBACK"]))
+        end = self.draw(st.sampled_from(ENDS))
         inside = [query(self.statement()) for _ in range(self.draw(st.integers(0, 2)))]
         inside += self.extended() if self.draw(st.booleans()) else []
-        begin = query("BEGIN") if self.draw(st.booleans()) else unnamed("BEGIN")
-        return [begin, *inside, query(end) if self.draw(st.booleans()) else unnamed(end)]
+        inside += self.draw(st.sampled_from(INSIDE))
+        text = self.draw(st.sampled_from(("BEGIN", "BEGIN", "BEGIN;", "START TRANSACTION READ ONLY")))
+        begin = query(text) if self.draw(st.booleans()) else unnamed(text)
+        return [begin, *inside, unnamed(end) if self.draw(st.booleans()) and ";" not in end else query(end)]
 
     def copy(self) -> list[bytes]:
         fails = self.draw(st.sampled_from(["", " 1", " 2", " EARLY"]))
@@ -379,6 +431,9 @@ class Author:
                         close("x") + sync(),
                         close("", "P") + execute() + sync(),
                         query("RESET ALL"),
+                        query("VACUUM"),
+                        query("BEGIN; COMMIT"),
+                        query("COMMIT AND CHAIN"),
                         query("SET penstock.getmode = 'nowait'"),
                         query("SHOW penstock.getmode"),
                         sync() + sync(),
@@ -435,12 +490,13 @@ def with_pauses(script: list[tuple[bytes, bool]]) -> list[tuple[bytes, bool]]:
 
 
 @MANY
+@pytest.mark.parametrize("begin", BEGINS)
 @given(scripts(), st.integers(1, 2), st.integers(0, 1 << 32))
 def test_every_client_reads_what_a_server_of_its_own_would_say(
-    written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
+    begin: int, written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
 ) -> None:
     written = [with_pauses(script) for script in written]
-    town = Town(written, sessions, Random(seed))
+    town = Town(written, sessions, Random(seed), begin)
     town.run()
     for script, resident in zip(written, town.residents, strict=True):
         assert not resident.rest
@@ -450,12 +506,13 @@ def test_every_client_reads_what_a_server_of_its_own_would_say(
 
 
 @MANY
+@pytest.mark.parametrize("begin", BEGINS)
 @given(scripts(wild=True), st.integers(1, 2), st.integers(0, 1 << 32))
 def test_no_client_runs_or_reads_what_is_another_s_whatever_they_send(
-    written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
+    begin: int, written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
 ) -> None:
     # Whose statement runs is checked by the houses, and what is released by the town.
-    town = Town([with_pauses(script) for script in written], sessions, Random(seed))
+    town = Town([with_pauses(script) for script in written], sessions, Random(seed), begin)
     town.run()
     for resident in town.residents:
         for word in told(resident.got):
@@ -464,20 +521,68 @@ def test_no_client_runs_or_reads_what_is_another_s_whatever_they_send(
 
 
 @MANY
+@pytest.mark.parametrize("begin", BEGINS)
 @given(scripts(wild=True), st.integers(1, 2), st.integers(0, 1 << 32))
 def test_what_a_client_that_vanished_had_not_ended_is_never_committed(
-    written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
+    begin: int, written: list[list[tuple[bytes, bool]]], sessions: int, seed: int
 ) -> None:
     written = [with_pauses(script) for script in written]
-    town = Town(written, sessions, Random(seed))
+    town = Town(written, sessions, Random(seed), begin)
     town.run(vanishing=0.1)
     committed = town.committed()
     for script, resident in zip(written, town.residents, strict=True):
         said = b"".join(unit for unit, _ in script)[: resident.sent]
         model = ModelServer(proxied=True)
         model.feed(said)
+        if model.is_dead:
+            continue  # its script broke the protocol where we had refused a statement before
         mine = [text for text in committed if TAG.match(text)[1] == str(resident.number)]  # type: ignore[index]
         assert set(mine) <= set(model.committed)
+
+
+@st.composite
+def transactions(draw: Any) -> list[list[tuple[bytes, bool]]]:
+    """Clients that only write, in transactions; they wait before each BEGIN and for its answer."""
+    found = []
+    for number in range(1, draw(st.integers(2, 4))):
+        author = Author(draw, number)
+        units: list[tuple[bytes, bool]] = []
+        for turn in range(draw(st.integers(1, 4))):
+            frame = query if draw(st.booleans()) else unnamed
+            texts = [f"WRITE c{number}-{turn}-{word}" for word in range(draw(st.integers(0, 3)))]
+            text = draw(st.sampled_from(("BEGIN", "BEGIN READ WRITE")))
+            units.append((frame(text), True))  # where it is refused openly, what follows is no transaction
+            inside = [frame(text) for text in texts] if draw(st.booleans()) else []
+            if texts and not inside:
+                inside = [b"".join(parse(text) + bind() + execute() for text in texts) + sync()]
+            inside.append(frame(draw(st.sampled_from(("COMMIT", "END")))))
+            units += [(unit, index == 0 or author.draw(st.booleans())) for index, unit in enumerate(inside)]
+        found.append(units)
+    return found
+
+
+@MANY
+@pytest.mark.parametrize("begin", [DEFER, AHEAD])
+@given(transactions(), st.integers(1, 2), st.integers(0, 1 << 32), st.booleans())
+def test_a_transaction_is_whole_or_nothing_whatever_is_refused(
+    begin: int, written: list[list[tuple[bytes, bool]]], sessions: int, seed: int, is_standby: bool
+) -> None:
+    town = Town(written, sessions, Random(seed), begin)
+    for house in town.houses:
+        house.server.is_standby = is_standby
+    town.run(refusing=0.3)
+    committed = town.committed()
+    assert len(committed) == len(set(committed))
+    for script, resident in zip(written, town.residents, strict=True):
+        assert not resident.rest
+        words = plain(resident.got)
+        assert sum(word.startswith("Z ") for word in words) == len(script)
+        assert words[-1] == "Z I"
+        said = b"".join(unit for unit, _ in script)
+        for turn in range(4):
+            mine = set(re.findall(rf"c{resident.number}-{turn}-\d+".encode(), said))
+            kept = [text for text in committed if text.startswith(f"c{resident.number}-{turn}-")]
+            assert len(kept) in (0, len(mine)), words
 
 
 # -- the oracle itself --------------------------------------------------------------------------------

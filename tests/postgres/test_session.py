@@ -26,6 +26,7 @@ from proxy.postgres.messages import READY_IDLE, TERMINATE, error, parameter_stat
 from proxy.postgres.profile import Profiles
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.session_login import Opened
+from proxy.postgres.upkeep import Upkeep
 
 RENAMED = parameter_status("application_name", "x")
 
@@ -292,3 +293,85 @@ def test_a_cancel_goes_through_tls_where_the_session_does() -> None:
     next(conversation)
     with pytest.raises(RemoteProtocolError, match="refuses TLS"):
         conversation.send(b"N")
+
+
+# -- a transaction that is begun ahead --------------------------------------------------------------------
+
+
+def begun() -> tuple[PgSessionCodec, ModelServer]:
+    held, model = session(), ModelServer()
+    converse(held.begin(), model.feed)
+    assert held.begun
+    assert model.status == "T"
+    return held, model
+
+
+def test_a_transaction_is_begun_ahead_and_begun_anew() -> None:
+    held, model = begun()
+    model.executed.clear()
+    converse(held.begin(), model.feed)
+    assert model.executed == ["ROLLBACK", "BEGIN"]
+    assert held.begun
+    assert model.status == "T"
+    converse(held.ping(), model.feed)
+    assert held.begun
+
+
+def test_to_begin_ends_the_unnamed_statement() -> None:
+    held = session()
+    held.unnamed = parse("SELECT 1")
+    converse(held.begin(), ModelServer().feed)
+    assert held.unnamed is held
+
+
+@pytest.mark.parametrize("reply", [failed("57014") + READY_IDLE, done("BEGIN") + READY_IDLE])
+def test_a_begin_that_fails_is_told(reply: bytes) -> None:
+    held = session()
+    with pytest.raises(BackendError, match="BEGIN failed"):
+        converse(held.begin(), answers(reply))
+    assert not held.begun
+
+
+@pytest.mark.parametrize("reply", [failed("57014") + ready(69), done("ROLLBACK") + ready(84)])
+def test_one_that_cannot_be_ended_is_told(reply: bytes) -> None:
+    held, _ = begun()
+    with pytest.raises(BackendError, match="cannot roll back"):
+        converse(held.begin(), answers(reply))
+
+
+def test_it_is_rolled_back_before_the_session_is_wiped_or_settled() -> None:
+    for care in (PgSessionCodec.reset, PgSessionCodec.settle):
+        held, model = begun()
+        model.executed.clear()
+        converse(care(held), model.feed)
+        assert model.executed[0] == "ROLLBACK"
+        assert not held.begun
+        assert model.is_resting()
+
+
+def test_a_ping_that_finds_it_ended_has_failed() -> None:
+    held, _ = begun()
+    with pytest.raises(PingFailed, match="closed"):
+        converse(held.ping(), answers(done("ROLLBACK") + READY_IDLE))
+
+
+def test_a_ping_command_runs_outside_of_it() -> None:
+    held, model = begun()
+    held.upkeep = Upkeep(ping_command="SELECT ping")
+    model.executed.clear()
+    converse(held.ping(), model.feed)
+    assert model.executed == ["ROLLBACK", "SELECT ping"]
+    assert not held.begun
+
+
+def test_the_settings_of_a_client_are_set_outside_of_it() -> None:
+    profiles = Profiles()
+    held, model = new_session(profiles), ModelServer()
+    converse(held.begin(), model.feed)
+    codec = new_codec(profiles, application_name="x")
+    assert codec.join(held)
+    model.executed.clear()
+    converse(codec.prepare(), model.feed)
+    assert model.executed == ["ROLLBACK", "CONFIG application_name = x"]
+    assert model.is_resting()
+    assert model.settings["application_name"] == "x"

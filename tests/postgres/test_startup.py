@@ -264,9 +264,10 @@ def test_a_parameter_of_the_packet_wins_over_options_and_its_name_is_lower_case(
 
 def test_the_wishes_for_the_pool_are_taken_out() -> None:
     found = read(user="ann", options="-c penstock.getmode=nowait --penstock.wait-timeout=500ms -c a=b")
-    assert (found.getmode, found.wait_timeout, found.settings) == ("nowait", "500ms", {"a": "b"})
+    assert found.wishes == {"penstock.getmode": "nowait", "penstock.wait_timeout": "500ms"}
+    assert found.settings == {"a": "b"}
     found = read(user="ann", options="-c Penstock.GetMode=nowait", **{"penstock.getmode": "wait"})
-    assert (found.getmode, found.wait_timeout, found.settings) == ("wait", None, {})
+    assert (found.wishes, found.settings) == ({"penstock.getmode": "wait"}, {})
 
 
 @pytest.mark.parametrize("name", ["penstock.x", "penstock.get_mode", "PENSTOCK.max", "penstock.getmode.x"])
@@ -276,7 +277,7 @@ def test_an_unknown_setting_of_ours_is_refused_and_the_known_ones_are_listed(nam
         no(read_packet, m.startup([("user", "ann"), (name, "1")])),
     ):
         assert found["C"] == "42704"
-        assert "penstock.getmode and penstock.wait_timeout" in found["H"]
+        assert "penstock.key and penstock.shard_key" in found["H"]
 
 
 def test_what_a_client_sent_is_repeated_only_in_part() -> None:
