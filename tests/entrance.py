@@ -26,8 +26,8 @@ class Pool:
     name: str
 
 
-def no_terms(pool: Any, getmode: str | None, wait_timeout: str | None) -> None:
-    if getmode == "wait":
+def no_terms(pool: Any, wishes: dict[str, str]) -> None:
+    if wishes.get("penstock.getmode") == "wait":
         raise ValueError('a client may not choose getmode "wait" here')
 
 

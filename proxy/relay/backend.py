@@ -6,20 +6,19 @@ their names; the class derives from nothing of asyncio, so that mypyc can make i
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import select
 from typing import Any
 
 import structlog
-from mypy_extensions import mypyc_attr, trait
 
 from proxy.codec import Conversation, SessionCodec
-from proxy.errors import BackendError, ProxyError
+from proxy.errors import BackendError, PingFailed, ProxyError
 from proxy.pool.pool import Pool
-from proxy.pool.session import BUSY, CARE, IDLE, OPENING, Backend, Key, Opener, Session
+from proxy.pool.session import BUSY, CARE, IDLE, OPENING, Backend, Session
 from proxy.reasons import DropReason
 from proxy.relay.endpoint import Endpoint, Errand
-from proxy.relay.sockets import tune
+from proxy.relay.holder import Holder
+from proxy.relay.sockets import cut, tune
 from proxy.relay.talk import Talk, Talker
 from proxy.tasks import spawn
 
@@ -27,28 +26,6 @@ _CANCEL_AGAIN = 1.0  # seconds between two cancel requests for what a vanished c
 _CANCEL_TIMEOUT = 10.0  # seconds that one cancel request may take
 _log = structlog.get_logger("penstock")
 _GONE = "the server closed the connection"
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-@trait
-class Holder(ABC):
-    """Who holds a session: the client side of a link."""
-
-    @abstractmethod
-    def from_backend(self, data: bytes) -> None:
-        """The session said something."""
-
-    @abstractmethod
-    def backend_lost(self, detail: str) -> None:
-        """The session is gone; it belongs to nobody any more."""
-
-    @abstractmethod
-    def pause_reading(self) -> None:
-        """The session takes no more bytes for now."""
-
-    @abstractmethod
-    def resume_reading(self) -> None:
-        """It takes them again."""
 
 
 class SocketBackend(Backend, Talker):
@@ -66,8 +43,12 @@ class SocketBackend(Backend, Talker):
         self._transport: Any = None
         self._talk: Talk | None = None
         self._early = b""  # said between two who listen: it belongs to the next of them
+        self._poll: Any = None  # tells what the socket has, without reading it
         self._lost = False
         self._lost_why = _GONE
+        self._heard_end = False  # the server said all, and we may still speak
+        self._was_cut = False  # the connection broke: it did not end
+        self._taken = ""  # why the pool took the session away from whoever held it
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # -- called by the event loop ---------------------------------------------------------------
@@ -75,7 +56,10 @@ class SocketBackend(Backend, Talker):
     def connection_made(self, transport: Any) -> None:
         """The connection stands, or its TLS does."""
         self._transport = transport
-        tune(transport.get_extra_info("socket"), self.endpoint.keepalive)
+        sock = transport.get_extra_info("socket")
+        tune(sock, self.endpoint.keepalive)
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
     def data_received(self, data: bytes) -> None:
         """The server said something."""
@@ -92,17 +76,23 @@ class SocketBackend(Backend, Talker):
             if why:
                 self._lost_why = why
                 self.pool.lost(self.session, DropReason.SERVER_FATAL, why)
+            elif self.codec.is_full():
+                self._transport.pause_reading()
         elif self.session.state in (OPENING, CARE):
             # The conversation that is about to begin has to know: it may be the rest of an answer.
             self._early += data
 
     def eof_received(self) -> bool:
-        """The server ends the connection; ours follows."""
+        """The server ends the connection; ours follows, unless whoever holds the session has more to say."""
+        if self.holder is not None and self.holder.backend_ended():
+            self._heard_end = True
+            return True
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         self._lost = True
+        self._was_cut = error is not None
         why = self._lost_why = self._lost_why if error is None else f"{self._lost_why}: {error}"
         if not self._ended.done():
             self._ended.set_result(None)
@@ -143,6 +133,24 @@ class SocketBackend(Backend, Talker):
         if not self._lost:
             self._transport.resume_reading()
 
+    def can_half_close(self) -> bool:
+        """One direction can be ended alone: TLS cannot."""
+        return bool(self._transport.can_write_eof())
+
+    def write_eof(self) -> None:
+        """The holder has said all it will say."""
+        if not self._lost and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def cut(self) -> None:
+        """End the connection by RST, as its holder's ended."""
+        if not self._lost:
+            cut(self._transport)
+
+    def was_cut(self) -> bool:
+        """The session did not end: it broke, or was taken away."""
+        return self._was_cut or bool(self._taken)
+
     def cancel(self) -> "asyncio.Task[None]":
         """Ask the server, over a connection of its own, to cancel what the session runs now."""
         task = spawn(self._cancel(), f"cancel of session {self.session.number}")
@@ -161,15 +169,15 @@ class SocketBackend(Backend, Talker):
 
     # -- conversations --------------------------------------------------------------------------
 
-    def begin(self, conversation: "Conversation[Any]") -> Talk:
+    def talk(self, conversation: "Conversation[Any]") -> Talk:
         """Start a conversation, in this step; ``finish`` has its result. Nobody may hold the session."""
         talk = self._talk = Talk(conversation, self)
-        if self._lost:
-            talk.fail(BackendError(self._lost_why))
+        if self._lost or self._taken:
+            talk.fail(BackendError(self._taken or self._lost_why))
             return talk
         talk.begin()
-        early, self._early = self._early, b""
-        if early:
+        if self._early and not talk.future.done():
+            early, self._early = self._early, b""
             talk.feed(early)
         return talk
 
@@ -182,13 +190,14 @@ class SocketBackend(Backend, Talker):
             raise
         finally:
             self._talk = None
-        if self._lost:
-            raise BackendError(self._lost_why)
+            self._early = talk.early + self._early
+        if self._lost or self._taken:
+            raise BackendError(self._taken or self._lost_why)
         return result
 
     async def converse(self, conversation: "Conversation[Any]") -> Any:
         """Talk to the server until the conversation ends; returns its result. Nobody may hold the session."""
-        result = await self.finish(self.begin(conversation))
+        result = await self.finish(self.talk(conversation))
         early, self._early = self._early, b""
         why = self.codec.unlinked(early) if early else ""
         if why:
@@ -208,6 +217,10 @@ class SocketBackend(Backend, Talker):
 
     async def ping(self) -> None:
         """Ask for a sign of life. Raises BackendError."""
+        if self.codec.pings_by_peek():
+            if self.peek():
+                raise PingFailed("the server has said something, or has closed the connection")
+            return
         await self.converse(self.codec.ping())
 
     async def reset(self) -> None:
@@ -215,6 +228,11 @@ class SocketBackend(Backend, Talker):
         if self.cancels:
             await self._settled()
         await self.converse(self.codec.reset())
+        self.session.tag = self.codec.tag()
+
+    async def begin(self) -> None:
+        """Begin a transaction for a client that is to come. Raises BackendError."""
+        await self.converse(self.codec.begin())
 
     async def recover(self) -> None:
         """End what the last holder left running, then settle. Raises BackendError."""
@@ -232,7 +250,8 @@ class SocketBackend(Backend, Talker):
             if error is not None:
                 raise error
         await self._settled()
-        if self.pool.pool_mode == "session":
+        self.session.tag = self.codec.tag()
+        if self.pool.resets:
             await self.reset()
 
     async def _drained(self, recovery: "Conversation[None]") -> Exception | None:
@@ -249,13 +268,32 @@ class SocketBackend(Backend, Talker):
 
     # -- the end --------------------------------------------------------------------------------
 
+    def take_away(self, detail: str) -> None:
+        """Tell whoever holds the session that it is gone, and have the server stop what it runs for them.
+
+        The pool has taken it already, and closes it next.
+        """
+        self._taken = detail
+        if self._talk is not None:
+            # It is being given its holder's settings; the holder finds out from that.
+            self._talk.fail(BackendError(detail))
+            return
+        holder, self.holder = self.holder, None
+        if holder is None:
+            return
+        if holder.is_running():
+            self.cancel()
+        holder.backend_lost(detail)
+
     async def close(self) -> None:
         """Say goodbye, and return when the server has ended the session."""
-        if not self._lost:
+        if not self._lost and not self._transport.is_closing():
+            if self.codec.is_full():
+                self._transport.resume_reading()  # or its end would not be seen
             farewell = self.codec.farewell()
             if farewell:
                 self._transport.write(farewell)
-            elif self._transport.can_write_eof():
+            elif self._transport.can_write_eof() and not self._heard_end:
                 self._transport.write_eof()
             else:
                 self._transport.close()
@@ -269,6 +307,13 @@ class SocketBackend(Backend, Talker):
     def is_gone(self) -> bool:
         """The connection is lost."""
         return self._lost
+
+    def peek(self) -> bool:
+        """Something has come, or the end, that the loop has not read yet. One system call."""
+        # Once a transport is closing its descriptor may be somebody else's by now.
+        if self._lost or self._transport.is_closing():
+            return True
+        return bool(self._poll.poll(0))
 
     # -- as a talker ----------------------------------------------------------------------------
 
@@ -286,24 +331,3 @@ class SocketBackend(Backend, Talker):
         self._transport = await self.endpoint.start_tls(self._transport, self)
         certificate: bytes | None = self._transport.get_extra_info("ssl_object").getpeercert(True)
         return certificate
-
-
-class SocketOpener(Opener):
-    """Opens the sessions of one pool. ``begin`` makes the codec of a session for a key."""
-
-    def __init__(self, endpoint: Endpoint, begin: Callable[[Key], SessionCodec]) -> None:
-        self.endpoint = endpoint
-        self.begin = begin
-        self.pool: Pool | None = None  # set once, by whoever makes the pool with this opener
-
-    async def open(self, session: Session) -> Backend:
-        """Connect and log in. Raises OpenFailed, OSError."""
-        assert self.pool is not None
-        backend = SocketBackend(self.pool, session, self.begin(session.key), self.endpoint)
-        try:
-            await self.endpoint.connect(backend)
-            await backend.log_in()
-        except BaseException:
-            backend.abandon()
-            raise
-        return backend

@@ -7,9 +7,10 @@ how it holds a session in link.py; how it ends is here.
 
 import asyncio
 
-from proxy.codec import CLOSE, FORWARD, RELEASE, REPLY, TERMS
+from proxy.codec import CLOSE, FORWARD, PAUSE, RELEASE, REPLY, TERMS
 from proxy.errors import BackendError, LocalProtocolError, PoolError, ProxyError
-from proxy.pool.session import Session
+from proxy.pool.limits import OFF
+from proxy.pool.session import BUSY, Session
 from proxy.reasons import CloseReason, DropReason
 from proxy.relay.backend import SocketBackend
 from proxy.relay.link import CLOSED, PREPARING, READY, WAITING, Link
@@ -20,6 +21,11 @@ from proxy.tasks import spawn
 
 class Client(Link):
     """A client after its login. ``pool`` and ``codec`` never change."""
+
+    def welcomed(self, ahead: bytes, ended: bool) -> None:
+        """It is in. ``ahead`` is what it sent before, ``ended``: and it will send no more."""
+        if ahead:
+            self.data_received(ahead)
 
     # -- called by the event loop, through the connection ---------------------------------------
 
@@ -55,6 +61,8 @@ class Client(Link):
             self.adopt_terms()
         if flags & REPLY:
             self.transport.write(codec.reply)
+        if flags & PAUSE:
+            self.hold_reading(4, True)
         if flags & CLOSE:
             self.leaving = codec.closing is CloseReason.CLIENT_LEFT
         if flags & FORWARD:
@@ -70,6 +78,9 @@ class Client(Link):
                 self.drain()
 
     def _request(self) -> None:
+        if self.terms_changed:
+            self.terms_changed = False
+            self.adopt_terms()
         session = self.pool.try_acquire(self)
         if session is not None:
             self._link(session)
@@ -103,6 +114,10 @@ class Client(Link):
         else:
             self.phase = READY
             backend.holder = self
+            if session.begun_at != OFF:
+                # The transaction that was begun ahead is this client's.
+                session.begun_at = OFF
+                self.pool.counters.begins_used += 1
             if self.is_full:
                 backend.pause_reading()
             backend.write(self.codec.out)
@@ -132,8 +147,10 @@ class Client(Link):
         assert backend is not None
         assert session is not None
         self.phase = PREPARING
+        self.pool.counters.fixups += 1
+        session.begun_at = OFF  # this ends a transaction that was begun ahead
         backend.holder = None
-        talk = backend.begin(self.codec.prepare())
+        talk = backend.talk(self.codec.prepare())
         spawn(self._prepare(backend, session, talk, waiting), f"settings of client {self.number}")
 
     async def _prepare(self, backend: SocketBackend, session: Session, talk: Talk, waiting: bytes) -> None:
@@ -142,12 +159,14 @@ class Client(Link):
             told = await backend.finish(talk)
         except (ProxyError, OSError) as error:
             self.part(backend)
-            self.pool.recover(session)
+            if session.state == BUSY:
+                self.pool.recover(session)  # unless it was taken away
             self._not_prepared(error, bool(waiting))
             return
         except BaseException:
             self.part(backend)
-            self.pool.drop(session, DropReason.PREPARE_FAILED)
+            if session.state == BUSY:
+                self.pool.drop(session, DropReason.PREPARE_FAILED)
             raise
         wanted, self.cancel_wanted = self.cancel_wanted and bool(waiting), False
         if (self.phase == CLOSED and not self.leaving) or wanted:
@@ -191,8 +210,8 @@ class Client(Link):
         if self.leaving:
             self._leave()
             return
-        if self.holds_reading & 1:
-            self.hold_reading(1, False)
+        if self.holds_reading & 5:
+            self.hold_reading(5, False)
         if self.late and self.phase == READY:
             data, self.late = self.late, b""
             self.data_received(data)

@@ -8,6 +8,7 @@ from mypy_extensions import mypyc_attr
 
 from proxy.codec import Conversation
 from proxy.errors import BackendError, OpenFailed, ProxyError
+from proxy.relay.proxy_header import NO_HEADER
 from proxy.relay.sockets import KeepAlive, tune
 from proxy.relay.talk import Talk, Talker
 
@@ -24,6 +25,7 @@ class Endpoint:
         self.path = path
         self.tls = tls
         self.keepalive = keepalive
+        self.send_proxy = NO_HEADER  # the version in which a client is announced, see proxy_header
 
     async def connect(self, protocol: Any) -> None:
         """Connect ``protocol``. Raises OSError."""

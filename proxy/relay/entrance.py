@@ -9,16 +9,18 @@ from typing import Any
 
 import structlog
 
-from proxy.codec import CancelTarget, Guest, Reception, Refused
+from proxy.codec import CancelTarget, ClientCodec, Guest, Reception, Refused
 from proxy.errors import BackendError, PoolError, ProtocolError, ProxyError
-from proxy.pool.limits import GETMODES
+from proxy.pool.limits import GETMODES, OFF
 from proxy.pool.pool import Pool
-from proxy.pool.session import Session
+from proxy.pool.session import Key, Session
 from proxy.reasons import DropReason, RefusalReason
 from proxy.relay.backend import SocketBackend
 from proxy.relay.client import Client
 from proxy.relay.endpoint import start_tls_server
 from proxy.relay.house import House, Leaver
+from proxy.relay.pipe import Pipe
+from proxy.relay.proxy_header import Origin, origin_of
 from proxy.relay.sockets import tune
 from proxy.relay.talk import Talk, Talker
 from proxy.tasks import spawn
@@ -29,9 +31,12 @@ _log = structlog.get_logger("penstock")
 class Entrance(Leaver, Talker):
     """One connection that has not logged in yet."""
 
-    def __init__(self, house: House, reception: Reception, login_timeout: float) -> None:
+    def __init__(
+        self, house: House, reception: Reception, login_timeout: float, origin: Origin | None = None
+    ) -> None:
         self.house = house
         self.number = house.next_number()
+        self.origin = origin  # as it was announced
         self.peer = ""
         self._reception = reception
         self._login_timeout = login_timeout
@@ -40,6 +45,7 @@ class Entrance(Leaver, Talker):
         self._late = b""
         self._gone = False
         self._secured = False
+        self._ended = False  # it will send no more
 
     # -- called by the event loop ---------------------------------------------------------------
 
@@ -48,7 +54,10 @@ class Entrance(Leaver, Talker):
         self._transport = transport
         sock = transport.get_extra_info("socket")
         tune(sock, self.house.keepalive)
-        self.peer = _peer(transport)
+        info = transport.get_extra_info
+        self.origin = self.origin or origin_of(info("peername"), info("sockname"))
+        self.peer = str(self.origin)
+        self._secured = info("ssl_object") is not None
         if self.house.is_out_of_descriptors(sock.fileno()):
             text = "the daemon has only its reserve of file descriptors left"
             reply = self._reception.turn_away("53300", text, "Raise the limit of open files.")
@@ -70,8 +79,9 @@ class Entrance(Leaver, Talker):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """It leaves."""
-        return False
+        """It leaves, or only will send no more."""
+        self._ended = not self._secured and self._reception.passes_ends()
+        return self._ended
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone."""
@@ -154,15 +164,21 @@ class Entrance(Leaver, Talker):
             # Others have come in since it was asked at the startup packet.
             sqlstate, text, hint, reason = no
             raise Refused(text, self._reception.turn_away(sqlstate, text, hint), reason)
-        key = pool.key(guest.database, guest.user)
-        client = Client(self.number, self._transport, pool, key, guest.codec, self.house.client_ended)
+        key = _key(guest, pool)
+        client = self._client(guest.codec, pool, key)
         self.house.admit(client, cancel_key, self.peer, guest.name, self._secured)
         self._transport.set_protocol(client)
         self._transport.write(welcome)
         ahead, self._late = guest.rest + self._late, b""
         self._transport.resume_reading()
-        if ahead:
-            client.data_received(ahead)
+        client.welcomed(ahead, self._ended)
+
+    def _client(self, codec: ClientCodec, pool: Pool, key: Key) -> Client:
+        ended = self.house.client_ended
+        if not self._reception.passes_ends():
+            return Client(self.number, self._transport, pool, key, codec, ended)
+        assert self.origin is not None
+        return Pipe(self.number, self._transport, pool, key, codec, ended, self.origin)
 
     def _turn_away(self, guest: Guest, error: PoolError | BackendError) -> None:
         self._refuse(guest.turn_away(error), error.message, RefusalReason.POOL)
@@ -170,11 +186,13 @@ class Entrance(Leaver, Talker):
     async def _learn(self, guest: Guest, pool: Pool) -> None:
         """Have a session take the client's settings, and the guest note what the server reports then."""
         codec = guest.codec
-        session = await pool.acquire(pool.key(guest.database, guest.user), *_terms(guest, pool))
+        session = await pool.acquire(_key(guest, pool), *_terms(guest, pool), tag=codec.tag)
         backend = session.backend
         assert isinstance(backend, SocketBackend)
         try:
             if codec.join(backend.codec):
+                pool.counters.fixups += 1
+                session.begun_at = OFF  # this ends a transaction that was begun ahead
                 await backend.converse(codec.prepare())
             guest.learn(backend.codec)
         except (ProxyError, OSError):
@@ -185,7 +203,7 @@ class Entrance(Leaver, Talker):
             pool.drop(session, DropReason.PREPARE_FAILED)
             raise
         codec.part()
-        _give_back(pool, session)
+        _give_back(pool, session, backend)
 
     def _refuse(self, reply: bytes, detail: str, reason: RefusalReason) -> None:
         self.house.refused(reason)
@@ -233,13 +251,13 @@ def _terms(guest: Guest, pool: Pool) -> tuple[int | None, float | None]:
     return getmode, codec.wait_timeout if codec.wait_timeout >= 0 else None
 
 
-def _give_back(pool: Pool, session: Session) -> None:
-    if pool.pool_mode == "session":
+def _key(guest: Guest, pool: Pool) -> Key:
+    return pool.key(guest.database, guest.user, guest.codec.cclass, guest.codec.shard_key or None)
+
+
+def _give_back(pool: Pool, session: Session, backend: SocketBackend) -> None:
+    session.tag = backend.codec.tag()
+    if pool.resets:
         pool.reset(session)
     else:
         pool.release(session)
-
-
-def _peer(transport: Any) -> str:
-    name = transport.get_extra_info("peername")
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"

@@ -54,6 +54,7 @@ class House:
         is_local: bool,
         keepalive: KeepAlive,
         tls: ssl.SSLContext | None,
+        announced: bool = False,
     ) -> None:
         self.name = name
         self.commons = commons
@@ -61,6 +62,7 @@ class House:
         self.is_local = is_local
         self.keepalive = keepalive
         self.tls = tls
+        self.announced = announced  # connections begin with a header that says whose they are
         self.entering: set[Leaver] = set()
         self.clients: dict[Client, bytes] = {}  # with their cancel keys
         self.refusals: dict[str, int] = {str(reason): 0 for reason in RefusalReason}
@@ -105,6 +107,7 @@ class House:
 
     def admit(self, client: Client, cancel_key: bytes, peer: str, user: str, secured: bool) -> None:
         """A connection has become a client."""
+        client.peer, client.user = peer, user
         self.clients[client] = cancel_key
         self.commons.by_cancel_key[cancel_key] = client
         _log.info(
@@ -124,6 +127,8 @@ class House:
         """A client is over."""
         key = self.clients.pop(client, b"")
         self.commons.by_cancel_key.pop(key, None)
+        if reason is CloseReason.REFUSED:
+            self.refused(RefusalReason.POOL)
         _log.info("client_closed", client=client.number, listener=self.name, reason=str(reason))
 
     async def cancel(self, key: bytes) -> None:
@@ -133,6 +138,25 @@ class House:
             _log.warning("cancel_refused", listener=self.name, detail="no client has this cancel key")
         else:
             await client.cancel()
+
+    def warn_of_long_holds(self, now: float) -> None:
+        """Tell the log, once for each hold, who holds a session for longer than ``hold_warning``."""
+        for client in self.clients:
+            session = client.session
+            if session is None or now - session.busy_since < client.pool.limits.hold_warning:
+                continue
+            if client.hold_warned != session.busy_since:
+                client.hold_warned = session.busy_since
+                _log.warning(
+                    "session_held_long",
+                    listener=self.name,
+                    pool=client.pool.name,
+                    session=session.number,
+                    client=client.number,
+                    user=client.user,
+                    application_name=client.codec.label(),
+                    held=round(now - session.busy_since, 3),
+                )
 
     def states(self) -> dict[str, int]:
         """The clients by what they do."""

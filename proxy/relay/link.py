@@ -15,7 +15,8 @@ from proxy.pool.limits import GETMODES
 from proxy.pool.pool import Pool
 from proxy.pool.session import Key, Session, Waiter
 from proxy.reasons import CloseReason, DropReason
-from proxy.relay.backend import Holder, SocketBackend
+from proxy.relay.backend import SocketBackend
+from proxy.relay.holder import Holder
 
 READY: Final = 1
 WAITING: Final = 2  # in the pool's queue
@@ -37,6 +38,9 @@ class Link(Waiter, Holder):
     ) -> None:
         super().__init__(key)
         self.number = number
+        self.peer = ""  # where it connected from
+        self.user = ""  # whom it said to be
+        self.hold_warned = -1.0  # since when it held the session that the log warned of
         self.ended = ended  # told once, when the client is over
         self.transport = transport
         self.pool = pool
@@ -53,11 +57,17 @@ class Link(Waiter, Holder):
         self.activity = 0  # reads in either direction: what the sweep for idle transactions looks at
         self.activity_seen = -1
         self.idle_since = 0.0
+        self.terms_changed = False  # the pool's, while this client was in the queue: adopt them next time
         self.adopt_terms()
 
     def adopt_terms(self) -> None:
-        """Take over the getmode and wait_timeout that the client has chosen, or the pool's."""
+        """Take over what the client wants of its pool; where it has chosen nothing, what the pool has."""
         limits, codec = self.pool.limits, self.codec
+        self.wants_new, self.tag, self.affinity = codec.wants_new, codec.tag, codec.affinity
+        self.picky = codec.wants_new or codec.tag is not None or codec.affinity != ""
+        self.priority = codec.priority
+        key = self.key
+        self.key = self.pool.key(key.database, key.user, codec.cclass, codec.shard_key or None)
         self.getmode = GETMODES.index(codec.getmode) if codec.getmode else limits.getmode
         self.wait_timeout = codec.wait_timeout if codec.wait_timeout >= 0 else limits.wait_timeout
 
@@ -104,11 +114,16 @@ class Link(Waiter, Holder):
         assert backend is not None
         assert session is not None
         self.part(backend)
-        if backend.cancels:
+        pool = self.pool
+        if pool.limits.tags:
+            session.tag = backend.codec.tag()
+        if pool.resets:
+            pool.reset(session)
+        elif backend.cancels:
             # One that is still on its way must not meet the next client's query.
-            self.pool.recover(session)
+            pool.recover(session)
         else:
-            self.pool.release(session)
+            pool.release(session)
 
     def _after(self, flags: int) -> None:
         """The rarer things that follow from what a session said."""
@@ -117,6 +132,8 @@ class Link(Waiter, Holder):
         elif flags & PREPARE and self.backend is not None:
             self.begin_to_prepare(b"")
         if flags & RESUME and self.phase == READY:
+            if self.holds_reading & 4:
+                self.hold_reading(4, False)
             self.data_received(b"")
 
     def part(self, backend: SocketBackend) -> None:
@@ -127,8 +144,8 @@ class Link(Waiter, Holder):
         self.session = None
         if self.is_full:
             backend.resume_reading()
-        if self.holds_reading & 2:
-            self.hold_reading(2, False)
+        if self.holds_reading & 6:
+            self.hold_reading(6, False)
         counters, codec = self.pool.counters, self.codec
         counters.queries += codec.queries
         counters.transactions += codec.transactions
@@ -140,13 +157,7 @@ class Link(Waiter, Holder):
         assert backend is not None
         assert session is not None
         if codec.is_clean():
-            self.part(backend)
-            if self.pool.pool_mode == "session":
-                self.pool.reset(session)
-            elif backend.cancels:
-                self.pool.recover(session)
-            else:
-                self.pool.release(session)
+            self.release()
             return
         recovery = codec.recovery()
         backend.recovery, backend.recovery_cancels = recovery, codec.must_cancel
@@ -172,6 +183,14 @@ class Link(Waiter, Holder):
                 self.data_received(b"")
             if self.draining:
                 self.drain()
+
+    def backend_ended(self) -> bool:
+        """The server has said all it will say, so the session is over."""
+        return False
+
+    def is_running(self) -> bool:
+        """The held session runs something that could be cancelled."""
+        return self.codec.is_running()
 
     def _broken_by_server(self, detail: str) -> None:
         backend, session = self.backend, self.session

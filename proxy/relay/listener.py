@@ -1,19 +1,18 @@
 """One address where clients are accepted, TCP or Unix socket."""
 
 import asyncio
-import contextlib
 import os
-import socket
-import stat
 import time
 from typing import Any
 
 from proxy.codec import Reception
 from proxy.pool.limits import OFF
 from proxy.reasons import CloseReason
+from proxy.relay.doorstep import Doorstep
 from proxy.relay.entrance import Entrance
 from proxy.relay.house import House
 from proxy.tasks import spawn
+from proxy.unix_sockets import remove_own, remove_stale
 
 _BACKLOG = 1024
 
@@ -59,7 +58,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             if self.path:
-                _remove_stale(self.path)
+                remove_stale(self.path)
                 server = await loop.create_unix_server(self._accept, self.path, backlog=_BACKLOG)
                 os.chmod(self.path, self._mode)
                 self._inode = os.stat(self.path).st_ino
@@ -74,6 +73,8 @@ class Listener:
         self._sweeper = spawn(self._sweep(), f"sweeper of listener {self.house.name}")
 
     def _accept(self) -> Any:  # asyncio wants its own classes; the loop calls methods by name
+        if self.house.announced or self._reception.begins_with_tls():
+            return Doorstep(self.house, self._reception, self._login_timeout)
         return Entrance(self.house, self._reception, self._login_timeout)
 
     async def _sweep(self) -> None:
@@ -87,6 +88,7 @@ class Listener:
                 if limit != OFF:
                     shortest = min(shortest, limit)
                     client.sweep(now)
+            self.house.warn_of_long_holds(now)
             await asyncio.sleep(max(0.05, min(1.0, shortest / 8)))
 
     def stop_accepting(self) -> None:
@@ -95,10 +97,14 @@ class Listener:
             self._server.close()
             self._server = None
             if self.path:
-                with contextlib.suppress(OSError):
-                    # Only what is still ours: another process may have taken the path over.
-                    if os.stat(self.path).st_ino == self._inode:
-                        os.unlink(self.path)
+                remove_own(self.path, self._inode)
+
+    def adopt(self, other: "Listener") -> None:
+        """Treat connections to come as ``other``, which was never started, would; the address stays."""
+        house, its = self.house, other.house
+        house.max_clients, house.keepalive, house.tls = its.max_clients, its.keepalive, its.tls
+        house.announced = its.announced
+        self._reception, self._login_timeout = other._reception, other._login_timeout
 
     def drain(self) -> None:
         """End every client that has nothing under way; the others end when they have."""
@@ -113,19 +119,3 @@ class Listener:
             entrance.end()
         for client in list(self.house.clients):
             client.end(CloseReason.DRAIN_TIMEOUT)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on any more. Raises OSError when it is anything else."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(f"{path} exists and is not a socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise FileExistsError(f"another process listens on {path}")

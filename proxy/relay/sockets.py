@@ -2,7 +2,9 @@
 
 import select
 import socket
+import struct
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,19 @@ def has_hung_up(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def was_reset(sock: socket.socket) -> bool:
+    """The connection is gone altogether, and not only the peer's side of it."""
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def cut(transport: Any) -> None:
+    """End a connection by RST: the peer is told that it broke, and what was not sent yet is lost."""
+    # Once it is closing, its descriptor may be somebody else's.
+    if not transport.is_closing():
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()

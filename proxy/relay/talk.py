@@ -54,9 +54,9 @@ class Talk:
 
     def feed(self, data: bytes) -> None:
         """What the other side sent."""
-        if self._taking_step:
+        if self._taking_step or self.future.done():
             self.early += data
-        elif not self.future.done():
+        else:
             self._advance(data)
 
     def fail(self, error: BaseException) -> None:

@@ -13,8 +13,8 @@ from relay.stage import Scene, turns
 async def make_scene() -> AsyncIterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
-    def make(pool_mode: str = "transaction", **limits: Any) -> Scene:
-        scenes.append(Scene(pool_mode, **limits))
+    def make(pool_mode: str = "transaction", kind: type[Scene] = Scene, **limits: Any) -> Scene:
+        scenes.append(kind(pool_mode, **limits))
         return scenes[-1]
 
     yield make
@@ -29,4 +29,4 @@ async def make_scene() -> AsyncIterator[Callable[..., Scene]]:
         # Nothing that was held is left, whatever the test did.
         assert scene.shows(), scene.counts()
         async with asyncio.timeout(5):
-            await scene.pool.close()
+            await scene.pool.drain()

@@ -24,9 +24,10 @@ from proxy.pool.limits import Limits
 from proxy.pool.pool import Pool
 from proxy.pool.session import Key
 from proxy.reasons import CloseReason
-from proxy.relay.backend import SocketBackend, SocketOpener
+from proxy.relay.backend import SocketBackend
 from proxy.relay.client import Client
 from proxy.relay.endpoint import Endpoint
+from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
 
 
@@ -127,6 +128,9 @@ class LineSession(SessionCodec):
 
     def reset(self) -> Conversation[None]:
         return self._ask(b"reset\n")
+
+    def begin(self) -> Conversation[None]:
+        return self._ask(b"begin\n")
 
     def settle(self) -> Conversation[None]:
         return self._ask(b"settle\n")
@@ -268,7 +272,7 @@ class Scene:
 
     def __init__(self, pool_mode: str = "transaction", **limits: Any) -> None:
         self.endpoint = NoEndpoint()
-        opener = SocketOpener(self.endpoint, lambda key: LineSession())
+        opener = SocketOpener([self.endpoint], lambda session: LineSession())
         self.pool = Pool("app", Limits(**{"min": 0, "max": 1, **limits}), opener, ("app", "app"), pool_mode)
         opener.pool = self.pool
         self.ended: list[tuple[int, CloseReason]] = []

@@ -609,7 +609,7 @@ async def test_draining_ends_a_client_whose_request_came_to_nothing(make_scene: 
     wire.say(b"q1\n")
     client.drain()
     if what == "refused":
-        closing = asyncio.ensure_future(scene.pool.close())
+        closing = asyncio.ensure_future(scene.pool.drain())
         await turns()
         server.say(b"Z\n")
         server.lose()
