@@ -28,7 +28,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxy.observe.snapshot import DaemonStats, ListenerStats
-from proxy.pool.stats import BUCKETS, HistogramStats, PoolStats
+from proxy.pool.figures import BREAKERS, SESSION_STATES, HistogramStats, PoolStats
+from proxy.pool.stats import BUCKETS
 
 Snapshot = Callable[[], DaemonStats]
 
@@ -36,22 +37,75 @@ _POOL_GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] =
     ("opened", "Sessions that are open: busy, idle, or in care (ping, reset).", lambda pool: pool.opened),
     ("busy", "Sessions held by a client.", lambda pool: pool.busy),
     ("idle", "Sessions that are open and not held.", lambda pool: pool.idle),
+    ("idle_new", "Sessions that are open, and that no client has held yet.", lambda pool: pool.idle_new),
+    (
+        "pending_begin",
+        "Sessions on which a transaction is being begun ahead, for the next client.",
+        lambda pool: pool.pending_begin,
+    ),
     ("opening", "Sessions being connected and logged in.", lambda pool: pool.opening),
     (
         "closing",
         "Sessions that are given up but not yet ended by the server; each still takes a slot.",
         lambda pool: pool.closing,
     ),
+    ("extras", "Sessions that are open above max, as forceget may.", lambda pool: pool.extras),
     ("waiting", "Clients in the queue for a session.", lambda pool: pool.waiting),
     (
         "oldest_wait_seconds",
         "How long the first client in the queue has waited, in seconds; 0 when nobody waits.",
         lambda pool: pool.oldest_wait,
     ),
+    (
+        "oldest_hold_seconds",
+        "How long the session that is busy longest has been held, in seconds; 0 when none is busy.",
+        lambda pool: pool.oldest_hold,
+    ),
+    (
+        "opened_max",
+        "The most sessions that have been open at once since the start.",
+        lambda pool: pool.since_start.most_opened,
+    ),
+    (
+        "busy_max",
+        "The most sessions that have been busy at once since the start.",
+        lambda pool: pool.since_start.most_busy,
+    ),
+    (
+        "waiting_max",
+        "The most clients that have waited at once since the start.",
+        lambda pool: pool.since_start.most_waiting,
+    ),
+    ("paused", "1 while the pool is paused by its operator, else 0.", lambda pool: pool.paused),
     ("ready", "1 when the latest open of a session succeeded, else 0.", lambda pool: pool.ready),
 )
 
 _POOL_COUNTERS: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] = (
+    (
+        "pool_enqueued",
+        "Requests for a session that were not granted at once and joined the queue.",
+        lambda pool: pool.enqueued,
+    ),
+    (
+        "pool_waited",
+        "Requests for a session that were granted through the queue.",
+        lambda pool: pool.waited,
+    ),
+    (
+        "pool_handoffs",
+        "Sessions that went on to a waiting client in the very step in which they came back.",
+        lambda pool: pool.handoffs,
+    ),
+    (
+        "pool_peek_dead",
+        "Idle sessions that were not handed out because the server had said or ended something meanwhile.",
+        lambda pool: pool.peek_dead,
+    ),
+    (
+        "pool_fixups",
+        "Sessions whose state was changed for the client that got them.",
+        lambda pool: pool.fixups,
+    ),
     ("transactions", "Transactions that clients finished.", lambda pool: pool.transactions),
     ("queries", "Queries that clients sent.", lambda pool: pool.queries),
 )
@@ -62,8 +116,15 @@ _POOL_OUTCOMES: Final[tuple[tuple[str, str, str, Callable[[PoolStats], dict[str,
     (
         "pings",
         "outcome",
-        "Pings of sessions before they are handed out, by outcome.",
+        "Pings of idle sessions, by outcome.",
         lambda pool: pool.pings,
+    ),
+    ("resets", "outcome", "Resets of sessions between two clients, by outcome.", lambda pool: pool.resets),
+    (
+        "begins",
+        "outcome",
+        "Transactions begun ahead: used by a client, or expired and begun anew.",
+        lambda pool: pool.begins,
     ),
 )
 
@@ -73,12 +134,18 @@ _POOL_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[PoolStats], HistogramSta
         "Time from asking for a session to having it, in seconds: queueing, ping and connect together.",
         lambda pool: pool.acquire,
     ),
+    (
+        "wait_seconds",
+        "Time in the queue of the requests that were granted through it, in seconds.",
+        lambda pool: pool.wait,
+    ),
     ("hold_seconds", "Time that a client held a session, in seconds.", lambda pool: pool.hold),
     (
         "open_seconds",
         "Time to open a session, in seconds: connect, TLS and login together.",
         lambda pool: pool.open,
     ),
+    ("ping_seconds", "Time that a ping took which the server answered, in seconds.", lambda pool: pool.ping),
 )
 
 # What prometheus_client writes; it would echo any other version that a scraper claims, or trip over it.
@@ -103,6 +170,8 @@ class DaemonCollector(Collector):
         yield from _pool_gauges(stats.pools)
         yield from _pool_counters(stats.pools)
         yield from _pool_histograms(stats.pools)
+        yield from _endpoints(stats.pools)
+        yield from _keys(stats.pools)
         yield from _listeners(stats.listeners)
 
 
@@ -206,6 +275,49 @@ def _pool_histograms(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
             histogram = read(pool)
             family.add_metric((pool.name,), bounds(histogram), histogram.total)
         yield family
+
+
+def _endpoints(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    sessions = GaugeMetricFamily(
+        "penstock_endpoint_sessions",
+        "Sessions of each server by state; care: in a ping, a reset, a recovery or a begin.",
+        labels=("pool", "endpoint", "state"),
+    )
+    breaker = GaugeMetricFamily(
+        "penstock_endpoint_breaker",
+        "1 for the state that the circuit breaker of a server is in, 0 for the others.",
+        labels=("pool", "endpoint", "state"),
+    )
+    for pool in pools:
+        for endpoint in pool.endpoints:
+            for state, count in endpoint.sessions.items():
+                sessions.add_metric((pool.name, endpoint.name, state), count)
+            for state in BREAKERS:
+                breaker.add_metric((pool.name, endpoint.name, state), state == endpoint.breaker)
+    yield sessions
+    yield breaker
+
+
+def _keys(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    # The names come from clients who have logged in: at most so many as a pool's snapshot lists.
+    sessions = GaugeMetricFamily(
+        "penstock_key_sessions",
+        "Sessions that serve the same user, database and class, by state; there while there are any.",
+        labels=("pool", "database", "user", "cclass", "endpoint", "state"),
+    )
+    waiting = GaugeMetricFamily(
+        "penstock_key_waiting",
+        "Clients that wait for one of these.",
+        labels=("pool", "database", "user", "cclass", "endpoint"),
+    )
+    for pool in pools:
+        for key in pool.keys:
+            labels = (pool.name, key.database, key.user, key.cclass, key.endpoint)
+            for state in SESSION_STATES:
+                sessions.add_metric((*labels, state), getattr(key, state))
+            waiting.add_metric(labels, key.waiting)
+    yield sessions
+    yield waiting
 
 
 def _listeners(listeners: tuple[ListenerStats, ...]) -> Iterator[Metric]:

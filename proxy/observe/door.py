@@ -82,7 +82,7 @@ class Visit(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the visit and its deadline."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(STAY, transport.abort)
+        self._deadline = self.loop.call_later(self._door.stay, transport.abort)
         self._door.entered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,7 +96,8 @@ class Visit(H11Protocol):
 class Door:
     """Accepts visits on a listening socket and hands each to ``app``, an ASGI application."""
 
-    def __init__(self, listening: socket.socket, app: Callable[..., Any]) -> None:
+    def __init__(self, listening: socket.socket, app: Callable[..., Any], stay: float | None = None) -> None:
+        self._stay = stay
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._state = ServerState()
@@ -122,6 +123,11 @@ class Door:
         self._resting: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._closed = False
+
+    @property
+    def stay(self) -> float:
+        """Seconds that one visit may take."""
+        return STAY if self._stay is None else self._stay
 
     @property
     def hurried(self) -> bool:

@@ -24,8 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.observe.collector import Snapshot, bounds, build_registry, choose
 from proxy.observe.door import Door, listen
 from proxy.observe.page import STYLE_HASH, render_page
-from proxy.observe.readiness import unready
-from proxy.pool.stats import HistogramStats, PoolStats
+from proxy.observe.readiness import one_line, unfilled, unready
+from proxy.observe.snapshot import Holders
+from proxy.pool.figures import HistogramStats, PoolStats
 
 _HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (
@@ -44,13 +45,26 @@ _FRESH: Final = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class StatusServer:
-    """Serves ``snapshot`` on ``address``; every answer takes a new one."""
+def _nobody(_pool: str) -> Holders | None:
+    return None
 
-    def __init__(self, address: tuple[str, int], snapshot: Snapshot) -> None:
+
+class StatusServer:
+    """Serves ``snapshot`` on ``address``; every answer takes a new one.
+
+    ``holders`` says who holds the sessions of the pool with that name, None when there is no such pool.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        snapshot: Snapshot,
+        holders: Callable[[str], Holders | None] = _nobody,
+    ) -> None:
         self._wanted = address
         self._bound: tuple[str, int] | None = None
         self._snapshot = snapshot
+        self._holders = holders
         self._registry = build_registry(snapshot)
         self._hosts: frozenset[str] | None = None
         self._door: Door | None = None
@@ -87,6 +101,7 @@ class StatusServer:
                 Route("/startupz", self._startupz, methods=["GET"]),
                 Route("/readyz", self._readyz, methods=["GET"]),
                 Route("/api/v1/pools", self._guarded(self._pools), methods=["GET"]),
+                Route("/api/v1/pools/{name:path}/holders", self._guarded(self._held), methods=["GET"]),
                 Route("/", self._guarded(self._page), methods=["GET"]),
             ],
             exception_handlers={HTTPException: _refused},
@@ -118,9 +133,11 @@ class StatusServer:
         return PlainTextResponse("ok\n")
 
     async def _startupz(self, request: Request) -> Response:
-        if self._snapshot().bound:
+        stats = self._snapshot()
+        if stats.bound:
             return PlainTextResponse("ok\n")
-        return PlainTextResponse("not every listener is bound\n", 503)
+        reasons = unfilled(stats) or ["not every listener is bound"]
+        return PlainTextResponse("".join(f"{reason}\n" for reason in reasons), 503)
 
     async def _readyz(self, request: Request) -> Response:
         reasons = unready(self._snapshot())
@@ -131,8 +148,17 @@ class StatusServer:
     async def _pools(self, request: Request) -> Response:
         return JSONResponse([pool_json(pool) for pool in self._snapshot().pools])
 
+    async def _held(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        found = self._holders(name)
+        if found is None:
+            return PlainTextResponse(f"there is no pool {one_line(name)}\n", 404)
+        return JSONResponse(asdict(found))
+
     async def _page(self, request: Request) -> Response:
-        return HTMLResponse(render_page(self._snapshot()))
+        stats = self._snapshot()
+        found = [self._holders(pool.name) for pool in stats.pools]
+        return HTMLResponse(render_page(stats, [held for held in found if held is not None]))
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
@@ -152,12 +178,9 @@ def pool_json(pool: PoolStats) -> dict[str, Any]:
     acquires: dict[str, dict[str, int]] = {}
     for (getmode, outcome), count in pool.acquires.items():
         acquires.setdefault(getmode, {})[outcome] = count
-    return asdict(pool) | {
-        "acquires": acquires,
-        "acquire": _histogram_json(pool.acquire),
-        "hold": _histogram_json(pool.hold),
-        "open": _histogram_json(pool.open),
-    }
+    histograms = ("acquire", "wait", "hold", "open", "ping")
+    found = {name: _histogram_json(getattr(pool, name)) for name in histograms}
+    return asdict(pool) | found | {"acquires": acquires}
 
 
 def _histogram_json(histogram: HistogramStats) -> dict[str, Any]:

@@ -2,19 +2,22 @@
 
 No script, nothing fetched from anywhere, the style inside and named by its hash in the policy. Text
 from the configuration or the wire must never reach the page unescaped, and nothing may be told by
-colour alone.
+colour alone. The lower tables are in details.py.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from proxy.observe.readiness import is_full, one_line, unready, why_down
-from proxy.observe.snapshot import DaemonStats, ListenerStats
+from proxy.observe import details
+from proxy.observe.readiness import is_full, unready, why_down
+from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats
 from proxy.observe.style import STYLE
-from proxy.pool.stats import BUCKETS, HistogramStats, PoolStats
+from proxy.observe.writing import badge, duration, meter, nonzero, number, soft, span, table, text
+from proxy.pool.figures import Figures, HistogramStats, PoolStats
+from proxy.pool.stats import BUCKETS
 
 STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
@@ -24,14 +27,22 @@ _POOL_COLUMNS: Final = (
     ("Opened / limit", "n"),
     ("Busy", "n"),
     ("Idle", "n"),
-    ("Opening", "n"),
-    ("Closing", "n"),
+    ("Opening / closing", "n"),
     ("Waiting", "n"),
-    ("Oldest wait", "n"),
     ("Transactions", "n"),
-    ("Acquire p50 / p99", "n"),
-    ("Not granted", "words"),
+    ("Acquire: half within", "n"),
     ("Drops", "words"),
+)
+_REQUEST_COLUMNS: Final = (
+    ("Pool", ""),
+    ("Counted for", "words"),
+    ("Requests", "n"),
+    ("At once", "n"),
+    ("Queued", "n"),
+    ("Granted later", "n"),
+    ("Average wait", "n"),
+    ("Most waiting", "n"),
+    ("Not granted", "words"),
 )
 _LISTENER_COLUMNS: Final = (
     ("Listener", ""),
@@ -42,7 +53,7 @@ _LISTENER_COLUMNS: Final = (
 )
 
 
-def render_page(stats: DaemonStats) -> str:
+def render_page(stats: DaemonStats, holders: Sequence[Holders] = ()) -> str:
     """Write the whole page."""
     reasons = unready(stats)
     word = "draining" if stats.draining else "not ready" if reasons else "ready"
@@ -58,17 +69,22 @@ def render_page(stats: DaemonStats) -> str:
 </head>
 <body>
 <header>
-<h1>Penstock <small>{_text(stats.version)}</small></h1>
-{_badge(word, "bad" if reasons else "good")}
-<p class="soft">up {_span(stats.uptime)}</p>
+<h1>Penstock <small>{text(stats.version)}</small></h1>
+{badge(word, "bad" if reasons else "good")}
+<p class="soft">up {span(stats.uptime)}</p>
 </header>
 <main>
 {f'<ul class="why">{why}</ul>' if why else ""}
-{_table("pools", "Pools", _POOL_COLUMNS, map(_pool_cells, stats.pools))}
-{_table("listeners", "Listeners", _LISTENER_COLUMNS, map(_listener_cells, stats.listeners))}
+{table("pools", "Pools", _POOL_COLUMNS, map(_pool_cells, stats.pools))}
+{table("requests", "Requests for a session", _REQUEST_COLUMNS, _request_rows(stats.pools))}
+{details.endpoints(stats.pools)}
+{details.holders(holders)}
+{details.priorities(stats.pools)}
+{details.keys(stats.pools)}
+{table("listeners", "Listeners", _LISTENER_COLUMNS, map(_listener_cells, stats.listeners))}
 </main>
-<footer><p>Counted since the start; this page renews itself every 5 seconds. For machines:
-<a href="/metrics">/metrics</a>, <a href="/api/v1/pools">/api/v1/pools</a>,
+<footer><p>Counted since the start where nothing else is said; this page renews itself every 5 seconds.
+For machines: <a href="/metrics">/metrics</a>, <a href="/api/v1/pools">/api/v1/pools</a>,
 <a href="/readyz">/readyz</a>.</p></footer>
 </body>
 </html>
@@ -82,124 +98,93 @@ def quantile(histogram: HistogramStats, share: float) -> str:
         return "-"
     rank = share * count
     if rank <= histogram.cumulative[0]:
-        return f"< {_duration(BUCKETS[0])}"
+        return f"< {duration(BUCKETS[0])}"
     for step in range(1, len(BUCKETS)):
         below, seen = histogram.cumulative[step - 1], histogram.cumulative[step]
         if rank <= seen:
             lower, upper = BUCKETS[step - 1], BUCKETS[step]
-            return _duration(lower + (upper - lower) * (rank - below) / (seen - below))
-    return f"> {_duration(BUCKETS[-1])}"
+            return duration(lower + (upper - lower) * (rank - below) / (seen - below))
+    return f"> {duration(BUCKETS[-1])}"
 
 
 def _pool_cells(pool: PoolStats) -> tuple[str, ...]:
     limit = f"{pool.opened} / {pool.max}"
     if pool.max_forced:
         limit += f" <small>+{pool.max_forced} forced</small>"
-    refused: dict[str, int] = {}
-    for (_, outcome), count in pool.acquires.items():
-        if outcome != "granted":
-            refused[outcome] = refused.get(outcome, 0) + count
     p50, p99 = quantile(pool.acquire, 0.5), quantile(pool.acquire, 0.99)
+    most = pool.since_start
     return (
-        f"{_text(pool.name)} <small>{_text(pool.pool_mode)}, {_text(pool.getmode)}</small>",
+        f"{text(pool.name)} <small>{text(pool.pool_mode)}, {text(pool.getmode)}</small>",
         _pool_state(pool),
-        f"<span>{limit}</span>{_meter(pool.opened, pool.max + pool.max_forced, 'slots that are open')}",
-        f"{pool.busy:,}",
-        f"{pool.idle:,}",
-        f"{pool.opening:,}",
-        f"{pool.closing:,}",
-        f"{pool.waiting:,}",
-        _duration(pool.oldest_wait) if pool.waiting else "-",
+        f"<span>{limit}</span>{meter(pool.opened, pool.max + pool.max_forced, 'slots that are open')}"
+        + _small(f"most {most.most_opened:,}"),
+        number(pool.busy)
+        + (_small(f"longest {duration(pool.oldest_hold)}") if pool.busy else "")
+        + _small(f"most {most.most_busy:,}"),
+        number(pool.idle) + (_small(f"{pool.idle_new:,} new") if pool.idle_new else ""),
+        f"{number(pool.opening)} / {number(pool.closing)}",
+        number(pool.waiting)
+        + (_small(f"longest {duration(pool.oldest_wait)}") if pool.waiting else "")
+        + _small(f"most {most.most_waiting:,}"),
         f"{pool.transactions:,}",
-        escape(p50 if p50 == p99 else f"{p50} / {p99}"),
-        _nonzero(refused),
-        _nonzero(pool.drops),
+        escape(p50) + (_small(f"99 % {escape(p99)}") if p50 != p99 else ""),
+        nonzero(pool.drops),
     )
 
 
 def _pool_state(pool: PoolStats) -> str:
     if not pool.ready:
-        return f"{_badge('down', 'bad')} <small>{escape(why_down(pool))}</small>"
+        return f"{badge('down', 'bad')} <small>{escape(why_down(pool))}</small>"
+    if pool.paused:
+        return badge("paused", "warn")
     if is_full(pool):
         queue = f" <small>{pool.waiting:,} waiting</small>" if pool.waiting else ""
-        return _badge("full", "warn") + queue
-    return _badge("ready", "good")
+        return badge("full", "warn") + queue
+    return badge("ready", "good")
+
+
+def _request_rows(pools: Iterable[PoolStats]) -> Iterable[tuple[str, ...]]:
+    for pool in pools:
+        yield _request_cells(pool, pool.since_start, "since the start")
+        if pool.since_reset.uptime < pool.since_start.uptime:
+            yield _request_cells(pool, pool.since_reset, "since the reset")
+
+
+def _request_cells(pool: PoolStats, figures: Figures, since: str) -> tuple[str, ...]:
+    not_granted = {
+        "timed out": figures.timeouts,
+        "rejected": figures.rejected,
+        "would not wait": figures.nowait_refused,
+        "failed": figures.failed,
+        "gone": figures.gone,
+    }
+    waits = duration(figures.wait_average)
+    waits += _small(f"{duration(figures.wait_min)} to {duration(figures.wait_max)}")
+    return (
+        text(pool.name),
+        f"{span(figures.uptime)} <small>{since}</small>",
+        f"{figures.requests:,}",
+        number(figures.immediate),
+        number(figures.enqueued),
+        number(figures.dequeued),
+        waits if figures.dequeued else soft("-"),
+        number(figures.most_waiting),
+        nonzero(not_granted),
+    )
 
 
 def _listener_cells(listener: ListenerStats) -> tuple[str, ...]:
     connected = sum(listener.clients.values())
-    full = f" {_badge('full', 'warn')}" if connected >= listener.max_clients else ""
+    full = f" {badge('full', 'warn')}" if connected >= listener.max_clients else ""
     return (
-        f"{_text(listener.name)} <small>{_text(listener.protocol)}</small>",
-        f"<span>{_text(listener.address)}</span>",
+        f"{text(listener.name)} <small>{text(listener.protocol)}</small>",
+        f"<span>{text(listener.address)}</span>",
         f"<span>{connected:,} / {listener.max_clients:,}{full}</span>"
-        + _meter(connected, listener.max_clients, "clients that are connected"),
-        _nonzero(listener.clients),
-        _nonzero(listener.refusals),
+        + meter(connected, listener.max_clients, "clients that are connected"),
+        nonzero(listener.clients),
+        nonzero(listener.refusals),
     )
 
 
-def _table(
-    anchor: str, title: str, columns: tuple[tuple[str, str], ...], rows: Iterable[tuple[str, ...]]
-) -> str:
-    # The roles are said out loud because on a narrow screen the style turns rows into cards, and
-    # browsers then forget that this is a table.
-    head = "".join(
-        f'<th scope="col" role="columnheader" class="{kind}">{label}</th>' for label, kind in columns
-    )
-    body = "".join(_row(columns, cells) for cells in rows)
-    if not body:
-        body = f'<tr role="row"><td role="cell" colspan="{len(columns)}">none</td></tr>'
-    return (
-        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{title}</h2><div class="card">'
-        f'<table role="table" aria-labelledby="{anchor}">'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{body}</tbody></table></div></section>'
-    )
-
-
-def _row(columns: tuple[tuple[str, str], ...], cells: tuple[str, ...]) -> str:
-    rest = "".join(
-        f'<td role="cell" class="{kind}" data-label="{label}"><div>{cell}</div></td>'
-        for (label, kind), cell in zip(columns[1:], cells[1:], strict=True)
-    )
-    return f'<tr role="row"><th scope="row" role="rowheader">{cells[0]}</th>{rest}</tr>\n'
-
-
-def _text(text: str) -> str:
-    return escape(one_line(text))
-
-
-def _badge(word: str, kind: str) -> str:
-    return f'<span class="badge {kind}">{word}</span>'
-
-
-def _meter(value: int, most: int, label: str) -> str:
-    top = max(most, 1)
-    return (
-        f'<meter min="0" max="{top}" high="{top * 0.9:g}" optimum="0" value="{value}" '
-        f'aria-label="{label}">{value} of {most}</meter>'
-    )
-
-
-def _nonzero(counts: Mapping[str, int]) -> str:
-    parts = [f"{_text(name)}&nbsp;{count:,}" for name, count in counts.items() if count]
-    return ", ".join(parts) or '<span class="soft">none</span>'
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 100 else _span(seconds)
-
-
-def _span(seconds: float) -> str:
-    """Write a long time by its two largest units."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _small(words: str) -> str:
+    return f" <small>{words}</small>"

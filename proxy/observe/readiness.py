@@ -7,7 +7,7 @@ break a line: what a server said is shown on one line, cut to a readable length.
 from typing import Final
 
 from proxy.observe.snapshot import DaemonStats
-from proxy.pool.stats import PoolStats
+from proxy.pool.figures import PoolStats
 
 _LONGEST: Final = 256
 
@@ -28,6 +28,15 @@ def unready(stats: DaemonStats) -> list[str]:
         reasons.append("not every listener is bound")
     reasons += [f"pool {one_line(pool.name)}: {why_down(pool)}" for pool in stats.pools if not pool.ready]
     return reasons
+
+
+def unfilled(stats: DaemonStats) -> list[str]:
+    """List one sentence for each pool that must be filled before clients are accepted, and is not."""
+    return [
+        f"pool {one_line(pool.name)}: {pool.opened} of {pool.min} sessions are open, and prefill is eager"
+        for pool in stats.pools
+        if pool.name in stats.filling
+    ]
 
 
 def why_down(pool: PoolStats) -> str:

@@ -40,17 +40,20 @@ small { font-size: 0.8125rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 0.6rem; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.55rem 0.75rem; text-align: left; vertical-align: top; }
-thead th { color: var(--soft); font-size: 0.8125rem; font-weight: 600; white-space: nowrap; }
+thead th, thead .n { color: var(--soft); font-size: 0.8125rem; font-weight: 600; white-space: normal;
+  vertical-align: bottom; }
 tbody tr { border-top: 1px solid var(--line); }
 tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 9.5rem; max-width: 16rem; }
 th small { display: block; font-weight: 400; }
 .n { text-align: right; white-space: nowrap; }
 .words { overflow-wrap: anywhere; min-width: 9rem; max-width: 22rem; }
-.words small { display: block; }
+.words small, td.n small { display: block; }
+.note { margin: 0.4rem 0 0; color: var(--soft); font-size: 0.8125rem; }
+.note a { color: var(--accent); }
 meter { display: block; width: 100%; min-width: 4rem; height: 0.6rem; }
 footer { margin-top: 1.75rem; color: var(--soft); font-size: 0.8125rem; }
 footer a { color: var(--accent); }
-@media (max-width: 68rem) {
+@media (max-width: 72rem) {
   body { padding: 0.75rem; }
   .card { background: none; border: 0; overflow: visible; }
   table, tbody, tr, th, td { display: block; width: auto; }

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from proxy.observe.collector import build_registry, choose
+from proxy.pool.figures import BREAKERS, SESSION_STATES
 from proxy.pool.limits import GETMODES
 from proxy.pool.stats import OUTCOMES, Histogram
 from proxy.reasons import DropReason, RefusalReason
@@ -61,12 +62,55 @@ def test_every_number_of_a_pool_appears_under_its_name(daemon: Any) -> None:
     assert value(daemon, "penstock_pool_pings_total", pool="orders", outcome="ok") == 8
 
 
+def test_what_was_counted_of_the_queue_and_of_care_appears_too(daemon: Any) -> None:
+    pool = daemon.stats.pools[0]
+    waits = Histogram()
+    waits.observe(0.3)
+    daemon.change_pool(
+        idle_new=3, pending_begin=2, extras=1, oldest_hold=7.5, paused=True, enqueued=11, waited=10,
+        handoffs=9, peek_dead=8, fixups=7, resets={"ok": 5, "failed": 4}, begins={"used": 6, "expired": 2},
+        pings={"ok": 1, "failed": 2, "timed_out": 3}, wait=waits.snapshot(), ping=waits.snapshot(),
+        since_start=replace(pool.since_start, most_opened=20, most_busy=19, most_waiting=18),
+    )  # fmt: skip
+    expected = {
+        "idle_new": 3, "pending_begin": 2, "extras": 1, "oldest_hold_seconds": 7.5, "paused": 1,
+        "enqueued_total": 11, "waited_total": 10, "handoffs_total": 9, "peek_dead_total": 8,
+        "fixups_total": 7, "opened_max": 20, "busy_max": 19, "waiting_max": 18,
+        "wait_seconds_count": 1, "ping_seconds_count": 1,
+    }  # fmt: skip
+    for name, number in expected.items():
+        assert value(daemon, f"penstock_pool_{name}", pool="app") == number
+    assert value(daemon, "penstock_pool_resets_total", pool="app", outcome="failed") == 4
+    assert value(daemon, "penstock_pool_begins_total", pool="app", outcome="expired") == 2
+    assert value(daemon, "penstock_pool_pings_total", pool="app", outcome="timed_out") == 3
+
+
+def test_endpoints_give_their_sessions_and_the_state_of_their_breaker(daemon: Any) -> None:
+    (endpoint,) = daemon.stats.pools[0].endpoints
+    daemon.change_pool(
+        endpoints=(
+            replace(endpoint, name="db1:5432", sessions={"busy": 4, "idle": 1}),
+            replace(endpoint, name="db2:5432", breaker="half_open"),
+        )
+    )
+    for state, count in (("busy", 4), ("idle", 1)):
+        labels = {"pool": "app", "endpoint": "db1:5432", "state": state}
+        assert value(daemon, "penstock_endpoint_sessions", **labels) == count
+    for name, state in (("db1:5432", "closed"), ("db2:5432", "half_open")):
+        for known in BREAKERS:
+            labels = {"pool": "app", "endpoint": name, "state": known}
+            assert value(daemon, "penstock_endpoint_breaker", **labels) == (known == state)
+
+
 def test_every_label_set_stands_at_zero_from_the_start(daemon: Any) -> None:
     seen = values(daemon)
     for getmode in GETMODES:
         for outcome in OUTCOMES:
             labels = frozenset({"pool": "app", "getmode": getmode, "outcome": outcome}.items())
             assert seen["penstock_pool_acquires_total", labels] == 0
+    for state in SESSION_STATES:
+        labels = frozenset({"pool": "app", "endpoint": "app", "state": state}.items())
+        assert labels in {found for name, found in seen if name == "penstock_endpoint_sessions"}
     for reason in DropReason:
         labels = frozenset({"pool": "app", "reason": str(reason)}.items())
         assert seen["penstock_pool_drops_total", labels] == 0

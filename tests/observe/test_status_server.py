@@ -3,14 +3,15 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import httpx
 import pytest
 
 from proxy.observe.http import StatusServer
-from proxy.pool.stats import PoolStats
+from proxy.observe.snapshot import Holders, HolderStats
+from proxy.pool.figures import Figures, PoolStats
 
 
 @pytest.fixture
@@ -82,6 +83,31 @@ async def test_the_api_gives_every_field_of_a_pool(web: httpx.AsyncClient, daemo
     assert pool["hold"]["buckets"][0] == {"le": "0.00025", "count": 0}
     assert pool["hold"]["buckets"][-1]["le"] == "+Inf"
     assert (pool["hold"]["sum"], pool["hold"]["count"]) == (0, 0)
+    assert {pool[name]["count"] for name in ("acquire", "wait", "open", "ping")} == {0}
+    assert set(pool["since_reset"]) == set(pool["since_start"]) == {field.name for field in fields(Figures)}
+    assert pool["endpoints"][0]["breaker"] == "closed"
+
+
+async def test_the_api_says_who_holds_the_sessions_of_a_pool(daemon: Any) -> None:
+    holder = HolderStats(
+        session=3, endpoint="db", database="app", session_user="app", cclass="", client=9,
+        peer="10.0.0.9:4711", user="ann", application_name="<b>\x1b", state="active", held=1.5,
+    )  # fmt: skip
+    held = {"a/b c": Holders("a/b c", 2, (holder,)), "app": Holders("app", 0, ())}
+    server = StatusServer(("127.0.0.1", 0), daemon, held.get)
+    await server.start()
+    host, port = server.address
+    async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as web:
+        answer = await web.get("/api/v1/pools/a%2Fb%20c/holders")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == {"pool": "a/b c", "busy": 2, "holders": [asdict(holder)]}
+        assert (await web.get("/api/v1/pools/app/holders")).json()["holders"] == []
+        missing = await web.get("/api/v1/pools/none%1B%3Cb%3E/holders")
+        assert (missing.status_code, missing.text) == (404, "there is no pool none\\x1b<b>\n")
+        assert missing.headers["content-type"].startswith("text/plain")
+        assert (await web.get("/api/v1/pools/app/holders", headers={"host": "x.y"})).status_code == 421
+        assert "Who holds a session" in (await web.get("/")).text
+    await server.stop()
 
 
 async def test_every_answer_protects_itself(web: httpx.AsyncClient) -> None:
