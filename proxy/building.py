@@ -3,25 +3,29 @@
 The only room besides the daemon that has seen the whole configuration. Builds; starts nothing.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.pool.limits import GETMODES, OFF, Limits
+from proxy.building_tcp import tcp_front, tcp_pool
+from proxy.codec import Reception, SessionCodec
+from proxy.freedoms import terms
+from proxy.pool.limits import OFF
 from proxy.pool.pool import Pool
-from proxy.pool.session import Key
+from proxy.pool.session import Session
 from proxy.postgres.accounts import Account, Directory
 from proxy.postgres.certificate import endpoint_hash
 from proxy.postgres.front import Front, Served
-from proxy.postgres.state import Terms
+from proxy.postgres.upkeep import Upkeep, resets
 from proxy.postgres.verifier import Verifier
 from proxy.relay import tls
-from proxy.relay.backend import SocketOpener
 from proxy.relay.endpoint import Endpoint
 from proxy.relay.house import Commons, House
 from proxy.relay.listener import Listener
+from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
+from proxy.servers import endpoints_of, logins_of, routes_of
 from proxy.settings import Settings
-from proxy.settings.durations import format_duration, parse_duration
 from proxy.settings.listeners import ListenerSettings
 from proxy.settings.pools import PoolSettings
 from proxy.settings.sockets import SocketSettings
@@ -38,20 +42,38 @@ class Parts:
     commons: Commons
     pools: dict[str, Pool]
     listeners: dict[str, Listener]
+    served: dict[str, Served]
+    directory: Directory
 
 
 def build(settings: Settings, descriptor_limit: int) -> Parts:
     """Make all parts. Raises OSError when a certificate cannot be loaded."""
-    accounts = {name: _account(name, user) for name, user in settings.users.items()}
-    served = {name: _serve(name, pool, accounts) for name, pool in settings.pools.items()}
-    pools = {name: _pool(name, settings.pools[name], served[name]) for name in served}
-    directory = Directory(_everybody(settings, accounts).values())
+    accounts = accounts_of(settings)
+    served = {
+        name: _serve(name, pool, accounts)
+        for name, pool in settings.pools.items()
+        if pool.protocol == "postgres"
+    }
+    pools = {name: _pool(name, pool, served.get(name)) for name, pool in settings.pools.items()}
+    directory = directory_of(settings, accounts)
     commons = Commons(descriptor_limit, RESERVE)
     listeners = {
-        name: _listener(name, listener, commons, directory, served)
+        name: listener_of(name, listener, commons, directory, served, pools)
         for name, listener in settings.listeners.items()
     }
-    return Parts(commons, pools, listeners)
+    return Parts(commons, pools, listeners, served, directory)
+
+
+def accounts_of(settings: Settings) -> dict[str, Account]:
+    """The users that are listed."""
+    return {name: _account(name, user) for name, user in settings.users.items()}
+
+
+def directory_of(
+    settings: Settings, accounts: dict[str, Account], previous: Directory | None = None
+) -> Directory:
+    """Who may log in: those listed, and the pools' own users; ``previous`` is what it replaces."""
+    return Directory(_everybody(settings, accounts).values(), previous)
 
 
 def _account(name: str, user: UserSettings) -> Account:
@@ -68,7 +90,8 @@ def _account(name: str, user: UserSettings) -> Account:
     )
 
 
-def _own_account(pool: PoolSettings) -> Account:
+def own_account(pool: PoolSettings) -> Account:
+    """Whom the sessions of a pool log in as, unless their client is listed."""
     dsn = pool.dsn
     return Account(dsn.user, password=dsn.password.get_secret_value() if dsn.password is not None else None)
 
@@ -78,7 +101,7 @@ def _everybody(settings: Settings, accounts: dict[str, Account]) -> dict[str, Ac
     everybody = dict(accounts)
     for name, pool in settings.pools.items():
         user = pool.dsn.user
-        if user in accounts:
+        if user in accounts or pool.protocol != "postgres":
             continue
         known = everybody.get(user)
         own = frozenset({name}) | (known.pools or frozenset() if known is not None else frozenset())
@@ -91,62 +114,69 @@ def _everybody(settings: Settings, accounts: dict[str, Account]) -> dict[str, Ac
 
 def _serve(name: str, pool: PoolSettings, accounts: dict[str, Account]) -> Served:
     dsn = pool.dsn
-    return Served(
+    made = Served(
         name,
-        pool.pool_mode,
-        terms(name, pool.limits),
-        _own_account(pool),
+        _mode(pool),
+        terms(name, pool, pool.limits),
+        own_account(pool),
         "" if name == "*" else dsn.database,
         "disable" if dsn.path is not None else dsn.sslmode,
         dsn.parameters,
         accounts,
     )
+    made.upkeep, made.marks = _upkeep(pool), _marks(pool)
+    made.homogeneous, made.priority_of = pool.homogeneous, pool.priority_of
+    return made
 
 
-def terms(name: str, limits: Limits) -> Terms:
-    """What the clients of a pool may choose."""
-    allowed = limits.client_may_set
-
-    def check_getmode(text: str) -> str:
-        word = text.strip().lower()
-        if word not in GETMODES:
-            raise ValueError(f"penstock.getmode is one of {', '.join(GETMODES)}")
-        if word not in allowed and word != GETMODES[limits.getmode]:
-            raise ValueError(f'clients of pool "{name}" may not choose getmode {word}')
-        return word
-
-    def check_wait_timeout(text: str) -> float:
-        seconds = parse_duration(text)
-        if "wait_timeout" not in allowed:
-            raise ValueError(f'clients of pool "{name}" may not choose their wait_timeout')
-        if seconds > limits.wait_timeout:
-            most = format_duration(limits.wait_timeout)
-            raise ValueError(f'clients of pool "{name}" may choose a wait_timeout up to {most}')
-        return seconds
-
-    return Terms(
-        name,
-        GETMODES[limits.getmode],
-        format_duration(limits.wait_timeout),
-        check_getmode,
-        check_wait_timeout,
-    )
+def _mode(pool: PoolSettings) -> str:
+    """When clients give their session back. One that is tied to its session keeps it to its end."""
+    return "session" if pool.affinity == "client" else pool.pool_mode
 
 
-def _pool(name: str, pool: PoolSettings, served: Served) -> Pool:
+def _upkeep(pool: PoolSettings) -> Upkeep:
+    return Upkeep(pool.session_init or "", pool.ping_command, pool.reset, pool.tag_fixup, pool.role or "")
+
+
+def _marks(pool: PoolSettings) -> dict[str, str]:
+    """What sessions are told at their login, so that no RESET takes it from them."""
+    marks = {name if "." in name else f"label.{name}": text for name, text in pool.labels.items()}
+    return {**marks, "role": pool.role} if pool.role else marks
+
+
+def _pool(name: str, pool: PoolSettings, served: Served | None) -> Pool:
+    endpoints = endpoints_of(pool, _keepalive(pool))
+    if served is None:
+        made = tcp_pool(name, pool, endpoints)
+    else:
+        made = _postgres_pool(name, pool, endpoints, served)
+    # Each daemon begins elsewhere: a hundred that need one session each do not all open it on one server.
+    made.ledger.endpoints.first = random.randrange(len(pool.endpoints))
+    return made
+
+
+def _postgres_pool(name: str, pool: PoolSettings, endpoints: list[Endpoint], served: Served) -> Pool:
     dsn = pool.dsn
-    context = tls.for_server(
-        "disable" if dsn.path is not None else dsn.sslmode, dsn.sslrootcert, dsn.sslcert, dsn.sslkey
+
+    def begin(session: Session) -> SessionCodec:
+        return served.begin(session.key.database, session.key.user, session.endpoint.number)
+
+    opener = SocketOpener(endpoints, begin)
+    made = Pool(
+        name,
+        pool.limits,
+        opener,
+        (dsn.database or "postgres", dsn.user),
+        pool.pool_mode,
+        endpoints=tuple(pool.endpoints),
+        routes=routes_of(name, pool),
+        cclass=pool.cclass,
     )
-    endpoint = Endpoint(dsn.host or "", dsn.port, dsn.path or "", context, _keepalive(pool))
-
-    def begin(key: Key):  # type: ignore[no-untyped-def]
-        return served.begin(key.database, key.user)
-
-    opener = SocketOpener(endpoint, begin)
-    made = Pool(name, pool.limits, opener, (dsn.database or "postgres", dsn.user), pool.pool_mode)
+    made.resets = resets(pool.reset, _mode(pool))
+    made.class_names = ("", *pool.priority_of.names)
     opener.pool = made
     served.pool = made
+    served.logins = logins_of(pool)
     return made
 
 
@@ -169,9 +199,15 @@ def _finder(listener: ListenerSettings, served: dict[str, Served]) -> Callable[[
     return find
 
 
-def _listener(
-    name: str, settings: ListenerSettings, commons: Commons, directory: Directory, served: dict[str, Served]
+def listener_of(
+    name: str,
+    settings: ListenerSettings,
+    commons: Commons,
+    directory: Directory,
+    served: dict[str, Served],
+    pools: dict[str, Pool],
 ) -> Listener:
+    """One listener, not started. Raises OSError when a certificate cannot be loaded."""
     address = settings.address
     context, binding = None, None
     if settings.tls_mode != "disable" and address.path is None:
@@ -180,11 +216,20 @@ def _listener(
         binding = endpoint_hash(tls.certificate_of(cert))
     mode = "require" if settings.tls_mode == "verify-ca" else settings.tls_mode
     house = House(
-        name, commons, settings.max_clients, address.path is not None, _keepalive(settings), context
+        name,
+        commons,
+        settings.max_clients,
+        address.path is not None,
+        _keepalive(settings),
+        context,
+        settings.proxy_protocol == "require",
     )
-    front = Front(
-        settings.auth, mode, binding, directory, _finder(settings, served), settings.max_message_bytes
-    )
+    front: Reception
+    if settings.protocol == "tcp":
+        front = tcp_front(settings, pools)
+    else:
+        cap, find = settings.max_message_bytes, _finder(settings, served)
+        front = Front(settings.auth, mode, binding, directory, find, cap)
     return Listener(
         house,
         front,

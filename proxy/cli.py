@@ -5,17 +5,13 @@ Says configuration mistakes one per line on standard error and never a value wit
 """
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-if TYPE_CHECKING:
-    from proxy.settings import Loaded
-
-# EX_CONFIG of sysexits.h: a supervisor can tell "mend the file" from "try again".
-EXIT_CONFIG: Final = 78
+from proxy.ctl import ctl
+from proxy.options import configured, read_or_exit
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -42,71 +38,40 @@ def main() -> None:
     """
 
 
-def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where the configuration is."""
-    command = click.option(
-        "--set",
-        "words",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Set one value, such as pools.app.max=20; wins over environment and file. May be repeated.",
-    )(command)
-    return click.option(
-        "--config",
-        "file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The TOML file; otherwise $PENSTOCK_CONFIG, otherwise /etc/penstock/penstock.toml if it exists.",
-    )(command)
-
-
-def _read(file: Path | None, words: tuple[str, ...]) -> "Loaded":
-    """Load the configuration, or print every mistake and exit with 78."""
-    from proxy.errors import ConfigError
-    from proxy.settings import read
-    from proxy.settings.overrides import parse_overrides
-
-    try:
-        overrides = parse_overrides(words)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--set") from None
-    try:
-        return read(file, overrides)
-    except ConfigError as error:
-        mistakes = error.mistakes
-    for place, sentence in mistakes:
-        click.echo(f"{place}: {sentence}", err=True)
-    sys.exit(EXIT_CONFIG)
-
-
 @main.command()
-@_configured
+@configured
 def serve(file: Path | None, words: tuple[str, ...]) -> None:
     """Run the proxy until it is told to stop (TERM drains, HUP reloads)."""
-    loaded = _read(file, words)
+    loaded = read_or_exit(file, words)
     import structlog
     import uvloop
 
     from proxy.daemon import Daemon
     from proxy.log import configure
+    from proxy.settings import read as reread
+    from proxy.settings.overrides import parse_overrides
 
     settings = loaded.settings
     configure(settings.log.level, settings.log.format)
     for place, sentence in loaded.warnings():
         structlog.get_logger().warning("configuration_warned", place=place, sentence=sentence)
-    sys.exit(uvloop.run(Daemon(settings).run()))
+    again = partial(reread, file, parse_overrides(words))
+    sys.exit(uvloop.run(Daemon(settings, again).run()))
 
 
 @main.command()
-@_configured
+@configured
 def check(file: Path | None, words: tuple[str, ...]) -> None:
     """Say whether the configuration is right; every mistake goes to standard error, exit 78."""
-    loaded = _read(file, words)
+    loaded = read_or_exit(file, words)
     from proxy.settings.show import summary
 
     for place, sentence in loaded.warnings():
         click.echo(f"warning: {place}: {sentence}", err=True)
     click.echo(f"ok\n{summary(loaded)}")
+
+
+main.add_command(ctl)
 
 
 @main.group()
@@ -115,10 +80,10 @@ def config() -> None:
 
 
 @config.command("show")
-@_configured
+@configured
 def show_config(file: Path | None, words: tuple[str, ...]) -> None:
     """Print the settings in effect as TOML, with the origin of each; secrets are masked."""
-    loaded = _read(file, words)
+    loaded = read_or_exit(file, words)
     from proxy.settings.show import show
 
     click.echo(show(loaded), nl=False)

@@ -1,12 +1,16 @@
 """The daemon: starts the parts, waits for a signal, drains, stops.
 
+The order of starting: probes, the control socket, listeners, sessions; a listener that leads to a pool
+with ``prefill = "eager"`` accepts nobody before that pool is filled.
 The order of stopping: nobody new, idle clients told, running transactions finished or cut after
 ``drain_timeout``, sessions ended and their ends awaited, and the HTTP endpoint last.
 """
 
 import asyncio
+import random
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -14,20 +18,34 @@ import structlog
 from proxy import __version__
 from proxy.build import compiled
 from proxy.building import Parts, build
+from proxy.control.commands import CommandRefused
+from proxy.control.server import ControlServer
+from proxy.holding import holders
 from proxy.observe.http import StatusServer
-from proxy.observe.snapshot import DaemonStats, ListenerStats
-from proxy.settings import Settings, raise_descriptor_limit
+from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats
+from proxy.operator import Operator
+from proxy.pool.limits import EAGER
+from proxy.settings import Loaded, Settings, raise_descriptor_limit
 from proxy.tasks import spawn
 
 _log = structlog.get_logger("penstock")
+_GOODBYE = 1.0  # seconds for sessions to end when the start has failed
 _LAG_INTERVAL = 0.5  # seconds between two looks at the event loop
+_FIRST_DELAY = 0.5  # seconds until sessions are opened that nobody has asked for, at most
 
 
 class Daemon:
-    """One run of the daemon. ``run`` returns the exit code: 0 clean, 1 failed."""
+    """One run of the daemon. ``run`` returns the exit code: 0 clean, 1 failed.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    ``read`` reads the configuration again, for a reload; it raises ConfigError.
+    """
+
+    def __init__(self, settings: Settings, read: Callable[[], Loaded] | None = None) -> None:
+        self._settings = settings  # as it was started with
+        self._read = read
+        self._operator: Operator | None = None
+        self._servers: list[StatusServer | ControlServer] = []
+        self._filling: set[str] = set()  # pools that listeners wait for
         self._started = time.monotonic()
         self._lag = 0.0
         self._parts: Parts | None = None
@@ -42,19 +60,20 @@ class Daemon:
         self._listen_for_signals()
         try:
             parts = self._parts = build(self._settings, raise_descriptor_limit())
-            status = await self._start(parts)
+            self._operator = Operator(parts, self._settings, self.snapshot, self._read)
+            await self._start(parts)
         except OSError as error:
             _log.error("start_failed", error=str(error))
-            for listener in self._parts.listeners.values() if self._parts is not None else ():
-                listener.stop_accepting()
+            await self._give_up()
             return 1
-        _log.info(
-            "daemon_started", version=__version__, compiled=compiled(), listeners=self._addresses(parts)
-        )
+        if not self._stop.is_set():
+            _log.info(
+                "daemon_started", version=__version__, compiled=compiled(), listeners=self._addresses(parts)
+            )
         await self._stop.wait()
-        await self._drain(parts)
-        if status is not None:
-            await status.stop()
+        await self._drain(parts, self._operator.settings.drain_timeout)
+        for server in self._servers:
+            await server.stop()
         _log.info("daemon_stopped")
         return 0
 
@@ -62,9 +81,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
-        # They would end the process otherwise.
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            loop.add_signal_handler(number, self._told_what_is_not_built, number)
+            loop.add_signal_handler(number, self._told, number)
 
     def _told_to_stop(self) -> None:
         assert self._stop is not None
@@ -74,22 +92,77 @@ class Daemon:
         if self._signals > 1:
             self._stop_now.set()
 
-    def _told_what_is_not_built(self, number: signal.Signals) -> None:
-        detail = "reload, pause and resume are not built yet: restart to change the configuration"
-        _log.warning("signal_ignored", signal=number.name, detail=detail)
+    def _told(self, number: signal.Signals) -> None:
+        operator = self._operator
+        if operator is None:
+            _log.warning("signal_ignored", signal=number.name, detail="Penstock has not started yet")
+        elif number == signal.SIGHUP:
+            spawn(self._reload(operator), "reload")
+        elif number == signal.SIGUSR1:
+            operator.pause(None)
+        else:
+            operator.resume(None)
 
-    async def _start(self, parts: Parts) -> StatusServer | None:
+    async def _reload(self, operator: Operator) -> None:
+        try:
+            await operator.reload()
+        except CommandRefused:
+            pass  # why is in the log
+
+    async def _start(self, parts: Parts) -> None:
+        """Raises OSError with a sentence when something cannot be had."""
+        assert self._operator is not None
         spawn(self._watch_loop(), "loop lag")
-        status: StatusServer | None = None
-        address = self._settings.http.address
-        if address is not None:
-            status = StatusServer((address.host or "", address.port), self.snapshot)
-            await status.start()
-        for listener in parts.listeners.values():
-            await listener.start()
+        http, control = self._settings.http.address, self._settings.control.address
+        if http is not None:
+            await self._serve(StatusServer((http.host or "", http.port), self.snapshot, self.holders))
+        if control is not None:
+            await self._serve(ControlServer(control.path or "", self._operator))
+        self._filling = {name for name, pool in parts.pools.items() if pool.limits.prefill == EAGER}
+        late = {name for name in parts.listeners if self._filling & self._pools_behind(name)}
+        for name, listener in parts.listeners.items():
+            if name not in late:
+                await listener.start()
         for pool in parts.pools.values():
-            pool.start()
-        return status
+            # A hundred Penstocks that are restarted together do not all knock at once.
+            pool.start(random.uniform(0.0, _FIRST_DELAY) if pool.limits.slow_start else 0.0)
+        if late and await self._filled(parts):
+            for name in late:
+                await parts.listeners[name].start()
+
+    async def _give_up(self) -> None:
+        if self._parts is not None:
+            for listener in self._parts.listeners.values():
+                listener.stop_accepting()
+            ends = spawn(self._close_pools(self._parts), "closing of pools")
+            await asyncio.wait((ends,), timeout=_GOODBYE)
+        for server in self._servers:
+            await server.stop()
+
+    async def _serve(self, server: StatusServer | ControlServer) -> None:
+        await server.start()
+        self._servers.insert(0, server)  # the last to start is the first to stop
+
+    def _pools_behind(self, listener: str) -> set[str]:
+        settings = self._settings.listeners[listener]
+        if str(settings.protocol) != "postgres" and settings.pool is not None:
+            return {settings.pool}
+        return set(self._settings.pools)  # a client says which one it wants
+
+    async def _filled(self, parts: Parts) -> bool:
+        """Wait until every pool that must be is filled; False when told to stop meanwhile."""
+        assert self._stop is not None
+        filling = spawn(self._fill(parts), "filling of pools")
+        stop = spawn(self._stop.wait(), "signal while filling")
+        await asyncio.wait((filling, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        filling.cancel()
+        return not self._stop.is_set()
+
+    async def _fill(self, parts: Parts) -> None:
+        for name in sorted(self._filling):
+            await parts.pools[name].filled()
+            self._filling.discard(name)
 
     def _addresses(self, parts: Parts) -> list[str]:
         return [listener.address for listener in parts.listeners.values()]
@@ -102,16 +175,16 @@ class Daemon:
 
     # -- stopping -------------------------------------------------------------------------------
 
-    async def _drain(self, parts: Parts) -> None:
+    async def _drain(self, parts: Parts, patience: float) -> None:
         assert self._stop_now is not None
         self._draining = parts.commons.draining = True
         clients = sum(len(listener.house.clients) for listener in parts.listeners.values())
-        _log.info("drain_started", clients=clients, timeout=self._settings.drain_timeout)
+        _log.info("drain_started", clients=clients, timeout=patience)
         for listener in parts.listeners.values():
             listener.stop_accepting()
             listener.drain()
         hurry = spawn(self._stop_now.wait(), "second signal")
-        await self._finish(self._clients_gone(parts), hurry, self._settings.drain_timeout)
+        await self._finish(self._clients_gone(parts), hurry, patience)
         for listener in parts.listeners.values():
             listener.stop()
         closing = spawn(self._close_pools(parts), "closing of pools")
@@ -127,7 +200,7 @@ class Daemon:
             work.cancel()
 
     async def _close_pools(self, parts: Parts) -> None:
-        await asyncio.gather(*(pool.close() for pool in parts.pools.values()))
+        await asyncio.gather(*(pool.drain() for pool in parts.pools.values()))
 
     def _clients_gone(self, parts: Parts) -> "asyncio.Task[None]":
         async def gone() -> None:
@@ -137,6 +210,10 @@ class Daemon:
         return spawn(gone(), "clients leaving")
 
     # -- looking --------------------------------------------------------------------------------
+
+    def holders(self, pool: str) -> Holders | None:
+        """Who holds the sessions of a pool; None when there is no such pool."""
+        return holders(self._parts, pool) if self._parts is not None else None
 
     def snapshot(self) -> DaemonStats:
         """The daemon at this moment."""
@@ -153,7 +230,7 @@ class Daemon:
             listeners=tuple(
                 ListenerStats(
                     name=listener.house.name,
-                    protocol="postgres",
+                    protocol=self._settings.listeners[listener.house.name].protocol,
                     address=listener.address,
                     max_clients=listener.house.max_clients,
                     clients=listener.house.states(),
@@ -162,4 +239,5 @@ class Daemon:
                 for listener in listeners
             ),
             pools=tuple(pool.snapshot() for pool in pools),
+            filling=tuple(sorted(self._filling)),
         )

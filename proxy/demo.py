@@ -91,8 +91,13 @@ def _overrides(server: EmbeddedPostgres, port: int, http_port: int, pool_max: in
         },
         "pools": {server.database: {"backend": server.dsn(), "max": pool_max}},
         "http": {"address": f"{_HOST}:{http_port}"},
+        "control": {"address": f"unix:{_control(server)}"},
         "log": {"level": "warning"},
     }
+
+
+def _control(server: EmbeddedPostgres) -> Path:
+    return Path(server.directory) / "control.sock"
 
 
 async def _announce(server: EmbeddedPostgres, port: int, http_port: int, pool_max: int) -> None:
@@ -115,6 +120,7 @@ async def _announce(server: EmbeddedPostgres, port: int, http_port: int, pool_ma
         f"  unix socket  postgresql://{login}@/{server.database}?{where}",
         f"  status page  http://{_HOST}:{http_port}/",
         f"  metrics      http://{_HOST}:{http_port}/metrics",
+        f"  control      penstock ctl --socket {_control(server)} pools",
         f"  unpooled     {server.dsn()}",
         "",
         "Ctrl-C stops everything and removes it.",

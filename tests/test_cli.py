@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from proxy.build import compiled
 from proxy.cli import main
+from proxy.control.commands import COMMANDS
 from proxy.settings.overrides import parse_overrides
 
 URL = "postgresql://app:hunter2@db.internal/app?sslmode=require"
@@ -112,8 +113,9 @@ def test_serve_runs_the_daemon_and_exits_with_its_code(monkeypatch: pytest.Monke
     seen = []
 
     class Daemon:
-        def __init__(self, settings: object) -> None:
+        def __init__(self, settings: object, again: object) -> None:
             seen.append(settings)
+            seen.append(again())
 
         async def run(self) -> int:
             return 5
@@ -127,6 +129,7 @@ def test_serve_runs_the_daemon_and_exits_with_its_code(monkeypatch: pytest.Monke
     assert result.exit_code == 5, result.output
     assert seen[0] == ("info", "json")
     assert list(seen[1].pools) == ["app"]
+    assert seen[2].settings == seen[1]
 
 
 def test_demo_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +152,90 @@ def test_demo_hands_its_options_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("demo", "--port", "1", "--http-port", "2", "--pool-max", "3").exit_code == 6
 
 
+@pytest.mark.parametrize(
+    ("words", "command", "said"),
+    [
+        (("pools",), "pools", {}),
+        (("holders", "app"), "holders", {"pool": "app"}),
+        (("show", "app"), "show", {"pool": "app"}),
+        (
+            ("set", "app", "max=3", "wait_timeout=2s"),
+            "set",
+            {"pool": "app", "values": {"max": "3", "wait_timeout": "2s"}},
+        ),
+        (("pause",), "pause", {}),
+        (("pause", "app"), "pause", {"pool": "app"}),
+        (("resume", "app"), "resume", {"pool": "app"}),
+        (("drop", "app", "7"), "drop", {"pool": "app", "session": 7}),
+        (("renew", "app"), "renew", {"pool": "app"}),
+        (("clear", "app"), "clear", {"pool": "app"}),
+        (("close", "app"), "close", {"pool": "app", "force": False}),
+        (("close", "app", "--force"), "close", {"pool": "app", "force": True}),
+        (("close", "app", "--drain"), "close", {"pool": "app", "drain": True}),
+        (("reset-stats", "app"), "reset-stats", {"pool": "app"}),
+        (("reload",), "reload", {}),
+    ],
+)
+def test_ctl_says_it_to_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], command: str, said: dict[str, object]
+) -> None:
+    heard: list[object] = []
+
+    def ask(path: str, name: str, **more: object) -> str:
+        heard.extend([path, name, more])
+        return "it is done"
+
+    monkeypatch.setattr("proxy.control.client.ask", ask)
+    result = run("ctl", "--socket", "/run/x.sock", *words)
+    assert (result.exit_code, result.stdout) == (0, "it is done\n"), result.output
+    assert heard == ["/run/x.sock", command, said]
+    assert command in COMMANDS
+
+
+def test_ctl_finds_the_socket_in_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.control.client.ask", lambda path, name: [{"pool": path}])
+    found = {"PENSTOCK_DATABASE_URL": URL, "PENSTOCK_CONTROL__ADDRESS": "unix:/run/y.sock"}
+    assert run("ctl", "pools", **found).stdout == "pool\n/run/y.sock\n"
+    assert json.loads(run("ctl", "--json", "pools", **found).stdout) == [{"pool": "/run/y.sock"}]
+
+
+def test_ctl_without_a_daemon_or_a_socket_exits_1_with_a_sentence(tmp_path: Path) -> None:
+    result = run("ctl", "--socket", str(tmp_path / "none.sock"), "pools")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("penstock ctl: no daemon listens on ")
+    result = run("ctl", "pools", PENSTOCK_DATABASE_URL=URL)
+    assert result.exit_code == 1
+    assert "the configuration names no control socket" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert run("ctl", "pools", PENSTOCK_CONTROL__ADDRESS="127.0.0.1:9128").exit_code == 78
+
+
+def test_ctl_reaches_the_daemon_whatever_is_wrong_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(f'[pools.app]\nmx = 3\n[control]\naddress = "unix:{tmp_path}/none.sock"\n')
+    result = run("ctl", "--config", str(file), "pools")
+    assert result.exit_code == 1
+    assert f"no daemon listens on {tmp_path}/none.sock" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("set", "app"),
+        ("set", "app", "max"),
+        ("drop", "app", "x"),
+        ("show",),
+        ("explode",),
+        ("close", "app", "--force", "--drain"),
+    ],
+)
+def test_ctl_wrongly_used_exits_2(words: tuple[str, ...]) -> None:
+    assert run("ctl", "--socket", "/run/x.sock", *words).exit_code == 2
+
+
 def test_the_command_line_itself_imports_nothing_heavy() -> None:
-    script = "import proxy.cli, sys; print({'pydantic', 'asyncio', 'uvloop', 'structlog'} & {*sys.modules})"
+    heavy = {"pydantic", "asyncio", "uvloop", "structlog", "http.client"}
+    script = f"import proxy.cli, sys; print({heavy} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -68,6 +68,11 @@ def test_what_it_prints_works_and_nothing_stays(demo: Callable[..., Demo], how: 
             assert client.execute("SELECT current_database()").fetchone() == ("app",)
     with urllib.request.urlopen(re.findall(r"http://\S+/\s", text)[0].strip(), timeout=10) as page:
         assert page.status == 200
+    path = re.findall(r"--socket (\S+)", text)[0]
+    command = [sys.executable, "-m", "proxy", "ctl", "--socket", path, "pools"]
+    home = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=home, check=False)
+    assert done.stdout.splitlines()[1].split()[:2] == ["app", "open"], done
     directory = Path(re.findall(r"host=([^&\s]+)", by_socket)[0].replace("%2F", "/"))
     assert directory.is_dir()
     process.send_signal(how)
