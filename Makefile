@@ -19,7 +19,7 @@ SOURCES := $(shell find proxy -name '*.py')
 # what is installed, in subprocesses too.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help run test check fix compile test-compiled bench soak fuzz clean
+.PHONY: help run test check fix compile test-compiled bench instructions mutate soak fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,8 @@ help:
 	@echo 'make compile        build the wheel with compiled hot rooms (needs gcc and python3-dev)'
 	@echo 'make test-compiled  all tests, on the compiled wheel'
 	@echo 'make bench          side by side with PgBouncer (needs pgbouncer)'
+	@echo 'make instructions   what a warm acquire and release cost, counted (needs valgrind)'
+	@echo 'make mutate         break the pool in known ways and see that the tests notice'
 	@echo 'make soak, fuzz     the tests that run for long'
 	@echo 'make clean          remove everything that was made here'
 
@@ -56,6 +58,12 @@ test-compiled: $(COMPILED)/.has-compiled
 
 bench: $(COMPILED)/.has-compiled
 	@$(COMPILED)/bin/python tests/bench/run.py $(ARGS)
+
+instructions: $(COMPILED)/.has-compiled
+	@$(COMPILED)/bin/python tests/bench/instructions.py
+
+mutate: $(VENV)/.has-test
+	@$(VENV)/bin/python tests/mutations.py $(ARGS)
 
 soak fuzz: $(VENV)/.has-test
 	@$(VENV)/bin/python -m pytest -m $@ $(ARGS)
