@@ -145,7 +145,7 @@ def test_it_says_goodbye_to_the_server(make_proxy: Make) -> None:
 
 def test_hup_is_answered_in_the_log_and_ends_nothing(penstock: Penstock) -> None:
     penstock.signal(signal.SIGHUP)
-    until(lambda: penstock.events("signal_ignored"))
+    until(lambda: penstock.events("configuration_reloaded"))
     assert penstock.http("/livez").status == 200
 
 
