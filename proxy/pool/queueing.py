@@ -127,14 +127,16 @@ def expire(ledger: Ledger, now: float) -> tuple[list[Waiter], float]:
 
 def timed_out(ledger: Ledger, waiter: Waiter, now: float) -> ProxyError:
     """The error for a waiter whose deadline has come: the server's, where that is why there was none."""
-    if not ledger.paused and not _is_open(ledger, waiter.key):
+    why = f"no session came free within wait_timeout ({waiter.wait_timeout:g}s)"
+    if ledger.paused:
+        why = f"the pool is paused, and was not resumed within wait_timeout ({waiter.wait_timeout:g}s)"
+    else:
         down = ledger.endpoints.why_not(waiter.key, now)
-        if down is not None:
+        if down is not None and not _is_open(ledger, waiter.key):
             return down
-    why = "the pool is paused, and was not resumed" if ledger.paused else "no session came free"
-    return PoolTimeout(
-        f"{why} within wait_timeout ({waiter.wait_timeout:g}s)", ledger.picture(now - waiter.since)
-    )
+        if down is not None:
+            why += f", and no other one can be opened: {down.message}"
+    return PoolTimeout(why, ledger.picture(now - waiter.since))
 
 
 def _is_open(ledger: Ledger, key: Key) -> bool:

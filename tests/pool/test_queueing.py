@@ -2,7 +2,7 @@
 
 import pytest
 
-from fakes import FakeWaiter, forceget, nowait, timed, waits
+from fakes import DOWN, FakeWaiter, forceget, nowait, timed, waits
 from proxy.errors import PoolBusy, PoolPaused, PoolTimeout, QueueFull, RefusedEarly
 from proxy.pool import growth, queueing
 from proxy.pool.endpoints import Endpoints
@@ -241,3 +241,19 @@ def test_forceget_goes_above_max_but_not_above_the_bound_of_an_endpoint() -> Non
     queueing.admit(ledger, forceget(B), 0.0)
     assert not growth.plan(ledger, 0.0).opens
     ledger.check()
+
+
+# -- why it took too long -----------------------------------------------------------------------
+
+
+def test_a_timeout_says_when_the_server_let_nobody_else_in() -> None:
+    ledger = ledger_of(max=5)
+    busy(ledger)
+    (endpoint,) = ledger.endpoints.all
+    endpoint.failed(0.0, 1, 60.0, 0.0)
+    endpoint.error = DOWN
+    waiter = timed(A, 3.0)
+    assert queueing.admit(ledger, waiter, 0.0) is None
+    error = queueing.timed_out(ledger, waiter, 3.0)
+    assert isinstance(error, PoolTimeout)
+    assert error.message.endswith("and no other one can be opened: the server is down")

@@ -31,6 +31,22 @@ async def test_what_a_client_wants_is_what_it_waits_for(make_scene: Make) -> Non
         assert scene.client(**{field: value})[0].picky
 
 
+async def test_who_was_in_the_queue_when_the_terms_changed_asks_by_the_new_ones_next_time(
+    make_scene: Make,
+) -> None:
+    scene = make_scene()
+    server = await scene.warm()
+    client, wire = scene.client()
+    client.terms_changed = True
+    client.codec.wants_new = True
+    assert not client.wants_new
+    wire.say(b"q1\n")
+    assert client.wants_new
+    assert not client.terms_changed
+    server.say(b"Z\n")
+    await turns(3)
+
+
 async def test_a_session_is_noted_to_be_in_the_state_in_which_it_comes_home(
     make_scene: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
