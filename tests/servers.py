@@ -273,7 +273,8 @@ class Penstock:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's entries of that event (in the JSON format)."""
-        parsed = (json.loads(line) for line in self.log if line.startswith("{"))
+        # The last line may still be being written.
+        parsed = (json.loads(line) for line in self.log if line.startswith("{") and line.endswith("}"))
         return [entry for entry in parsed if entry.get("event") == name]
 
     @property
