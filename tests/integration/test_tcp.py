@@ -227,8 +227,8 @@ def test_a_client_that_says_nothing_leaves_its_session_as_new(make_tcp: Make, ma
     with connected(penstock.port) as sock:
         sock.sendall(b"x")
         assert read_exactly(sock, 1) == b"x"
-    assert far.accepted == 1
-    assert far.ends == []
+        assert far.accepted == 1
+        assert far.ends == []
 
 
 @pytest.mark.parametrize("kept", [0, 1], ids=["connected for the client", "connected before"])

@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,15 @@ def descriptors(penstock: Penstock) -> int:
     return len(os.listdir(f"/proc/{penstock.pid}/fd"))
 
 
+def descriptors_at_rest(penstock: Penstock) -> int:
+    """As many as stay: the visit that looked at the pools may still be on its way out."""
+    fewest = descriptors(penstock)
+    for _ in range(20):
+        time.sleep(0.05)
+        fewest = min(fewest, descriptors(penstock))
+    return fewest
+
+
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.soak)])
 def test_whatever_connections_do_nothing_is_left_of_them(
     make_proxy: Make, fars: tuple[Far, Far], certificates: Certificates, folder: Path, count: int
@@ -135,7 +145,7 @@ def test_whatever_connections_do_nothing_is_left_of_them(
     penstock = make_proxy(text, server=Nobody())
     for pool in ("app", "secure"):
         wait_for(penstock, pool, idle=3)
-    before = descriptors(penstock)
+    before = descriptors_at_rest(penstock)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(certificates.ca)
     with concurrent.futures.ThreadPoolExecutor(50) as crowd:
@@ -150,5 +160,5 @@ def test_whatever_connections_do_nothing_is_left_of_them(
     for pool in ("app", "secure"):
         at_rest(penstock, pool)
         wait_for(penstock, pool, opened=3, idle=3)
-    until(lambda: descriptors(penstock) == before, "as many descriptors as before")
+    until(lambda: descriptors(penstock) == before, f"{before} descriptors, as before")
     assert penstock.metric("penstock_clients") == 0
