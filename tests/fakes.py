@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from proxy.errors import BackendError, PingFailed, ProxyError
+from proxy.pool.endpoints import Refusal
+from proxy.pool.ledger import Ledger
 from proxy.pool.limits import FORCEGET, NOWAIT, TIMEDWAIT, WAIT
 from proxy.pool.session import Backend, Key, Opener, Session, Waiter
 from proxy.reasons import DropReason
@@ -269,6 +271,13 @@ def timed(key: Key, wait_timeout: float = 30.0) -> FakeWaiter:
 
 def forceget(key: Key) -> FakeWaiter:
     return FakeWaiter(key, FORCEGET)
+
+
+def back_off(ledger: Ledger, key: Key, until: float) -> None:
+    """The server has just refused this key: nothing is tried for it before."""
+    for endpoint in ledger.endpoints.allowed(key):
+        refusal = endpoint.refusals[key] = Refusal(UNKNOWN)
+        refusal.until = until
 
 
 def no_answer() -> PingFailed:

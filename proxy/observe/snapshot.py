@@ -21,7 +21,6 @@ class ListenerStats:
 
 # How a client may hold a session: something runs; it is its turn to speak, within a transaction or not;
 # it is being given the client's settings; the client is still logging in.
-HOLD_STATES = ("active", "idle_in_transaction", "idle", "preparing", "login")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from proxy.pool.choosing import has_room, helps, is_above_floor, is_due, is_tied, pick, victim
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import BEGIN_AHEAD, FORCEGET, LAZY, NOWAIT, PING_AT_ACQUIRE
-from proxy.pool.queueing import claim, may_open, must_yield
+from proxy.pool.queueing import claim, must_yield
 from proxy.pool.session import BEGIN, CLOSING, OPENING, PING, RESET, Key, Session, Waiter
 from proxy.reasons import DropReason
 
@@ -161,7 +161,7 @@ def _attend(ledger: Ledger, session: Session, found: Plan) -> None:
 
 def _open_for(ledger: Ledger, waiter: Waiter, now: float, walk: _Walk, found: Plan) -> bool:
     """A slot is free: open."""
-    if ledger.used >= ledger.bound(waiter) or not may_open(ledger, waiter.key, now):
+    if ledger.used >= ledger.bound(waiter) or not ledger.endpoints.may_open(waiter.key, now):
         return False
     if not _open(ledger, waiter.key, now, found):
         return False
@@ -186,7 +186,7 @@ def _open(ledger: Ledger, key: Key, now: float, found: Plan) -> bool:
 def _make_room(ledger: Ledger, waiter: Waiter, now: float, walk: _Walk, found: Plan) -> bool:
     # What is closing will be free; or an idle session of somebody else is closed. False: only a client
     # can bring a session, by giving it up.
-    if not may_open(ledger, waiter.key, now):
+    if not ledger.endpoints.may_open(waiter.key, now):
         return False
     if walk.promise(waiter, now):
         return True
@@ -204,7 +204,7 @@ def _make_room(ledger: Ledger, waiter: Waiter, now: float, walk: _Walk, found: P
 def _replace(ledger: Ledger, now: float, found: Plan) -> None:
     # ping_failure = "create": a new session for each that did not answer, as soon as there is a slot.
     for key in list(ledger.replacing):
-        if ledger.closed or not may_open(ledger, key, now):
+        if ledger.closed or not ledger.endpoints.may_open(key, now):
             ledger.replacing.remove(key)
         elif ledger.used < ledger.limits.max:
             ledger.replacing.remove(key)
@@ -293,7 +293,7 @@ def _home(ledger: Ledger, key: Key, now: float) -> Key | None:
     best: Key | None = None
     fewest = 0
     for home in ledger.homes or (key,):
-        if may_open(ledger, home, now) and has_room(ledger, home, now):
+        if ledger.endpoints.may_open(home, now) and has_room(ledger, home, now):
             count = sum(1 for session in ledger.sessions() if session.key is home)
             if best is None or count < fewest:
                 best, fewest = home, count

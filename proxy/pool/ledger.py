@@ -59,7 +59,6 @@ class Ledger:
         # First in, first out within a class; leaves by grant, refusal or withdrawal.
         self.queue: deque[Waiter] = deque()
         self.homes: tuple[Key, ...] = ()  # with a route: one key for each shard, opened on our own account
-        self.backoff: dict[Key, float] = {}  # until when no session of this key is opened
         self.shared: dict[str, Session] = {}  # by affinity: the session that whoever names it must have
         self.replacing: list[Key] = []  # ping_failure = "create": what is to be opened as slots come free
         # Fair shares of the classes (start-time fair queueing), and how fast the queue moves.

@@ -132,7 +132,7 @@ class Opening:
         endpoint, gate = session.endpoint, self._gates[session.endpoint]
         session.opened_at = now
         # Jittered, so that sessions opened together do not end together.
-        session.expires = now + limits.max_lifetime * (1.0 - limits.lifetime_jitter * random.random())
+        session.expires = now + jittered_lifetime(limits)
         self._counters.open.observe(took)
         self._counters.opens_ok += 1
         self._counters.note_opened(self._ledger.opened + 1)
@@ -140,7 +140,6 @@ class Opening:
         gate.widen(limits)
         self._is_healthy(endpoint)
         endpoint.refusals.pop(key, None)
-        self._ledger.backoff.pop(key, None)
         if self._is_own(key):
             self._reached.add(endpoint)
             self.last_error = ""
@@ -215,7 +214,7 @@ class Opening:
         return delay
 
     def _hold_against_key(self, key: Key, endpoint: Endpoint, error: BackendError) -> float:
-        now, ledger = self._clock(), self._ledger
+        now = self._clock()
         self._is_healthy(endpoint)  # it answered
         delay = endpoint.refused(key, error, now, random.random())
         endpoint.last_error = error.message
@@ -223,9 +222,6 @@ class Opening:
             self._reached.discard(endpoint)
             if not self._reached:
                 self.last_error = error.message
-        untils = [at.refusals[key].until for at in ledger.endpoints.allowed(key) if key in at.refusals]
-        if len(untils) == len(ledger.endpoints.allowed(key)):
-            ledger.backoff[key] = min(untils)
         self._retry_in(delay, (endpoint, key))
         return delay
 
@@ -248,6 +244,11 @@ class Opening:
         if isinstance(what, Endpoint) and what.breaker(self._clock()) == HALF_OPEN:
             _log.info("breaker_half_open", pool=self._ledger.name, endpoint=what.name)
         self._retry()
+
+
+def jittered_lifetime(limits: Limits) -> float:
+    """How long a session may live, in seconds: ``max_lifetime``, less a random share of up to its jitter."""
+    return limits.max_lifetime * (1.0 - limits.lifetime_jitter * random.random())
 
 
 def _explained(error: Exception, limits: Limits) -> BackendError:

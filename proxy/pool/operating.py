@@ -4,12 +4,12 @@ Each is one synchronous step: it happens whole, or it raises and nothing has hap
 taken from a client here but by ``close`` with force.
 """
 
-import random
 from typing import TYPE_CHECKING
 
 from proxy.errors import PoolBusy, PoolClosed, PoolPaused
 from proxy.pool import growth
 from proxy.pool.limits import NOWAIT, OFF, Limits
+from proxy.pool.opening import jittered_lifetime
 from proxy.pool.session import BUSY, IDLE
 from proxy.reasons import DropReason
 
@@ -44,8 +44,7 @@ def reconfigure(pool: "Pool", limits: Limits) -> None:
     if limits.max_lifetime != before.max_lifetime:
         for session in ledger.sessions():
             if session.expires > -OFF:
-                share = 1.0 - limits.lifetime_jitter * random.random()
-                session.expires = session.opened_at + limits.max_lifetime * share
+                session.expires = session.opened_at + jittered_lifetime(limits)
     for session, reason in growth.surplus_idle(ledger):
         pool.ending.end(session, reason)
     pool.adopt(pool.limits)

@@ -206,7 +206,7 @@ def _first_in_need(ledger: Ledger, session: Session, now: float) -> Waiter | Non
             new = ledger.coming(new=True)
         if claim(waiter, coming, new):
             continue
-        if not may_open(ledger, waiter.key, now) or not helps(ledger, session, waiter, now):
+        if not ledger.endpoints.may_open(waiter.key, now) or not helps(ledger, session, waiter, now):
             continue
         if slots > 0 and has_room(ledger, waiter.key, now):
             slots -= 1
@@ -232,11 +232,6 @@ def claim(waiter: Waiter, coming: dict[Key, int], new: dict[Key, int]) -> bool:
     if new is not _none:
         new[waiter.key] = min(unused, left - 1)
     return True
-
-
-def may_open(ledger: Ledger, key: Key, now: float) -> bool:
-    """A session of this key may be tried now: neither its login nor its servers are backed off from."""
-    return ledger.backoff.get(key, 0.0) <= now and ledger.endpoints.may_open(key, now)
 
 
 def must_yield(ledger: Ledger, session: Session, now: float) -> bool:

@@ -1,6 +1,6 @@
 import pytest
 
-from fakes import FakeWaiter, forceget, nowait, timed, waits
+from fakes import FakeWaiter, back_off, forceget, nowait, timed, waits
 from proxy.pool import queueing
 from proxy.pool.growth import Plan, plan, reap, refill
 from proxy.pool.ledger import Ledger
@@ -266,27 +266,27 @@ def test_a_slot_that_closes_above_max_is_promised_to_nobody_but_a_forceget() -> 
 
 def test_no_session_is_opened_for_a_key_that_is_backed_off_from() -> None:
     ledger = ledger_of()
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     assert is_empty(join(ledger, timed(A), now=4.9))
     assert len(plan(ledger, 5.0).opens) == 1
 
 
 def test_the_other_key_is_opened_meanwhile() -> None:
     ledger = ledger_of()
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     assert [session.key for session in join(ledger, timed(A), timed(B)).opens] == [B]
 
 
 def test_nobody_is_replaced_for_a_key_that_is_backed_off_from() -> None:
     ledger = ledger_of(max=1)
     idle(ledger, B)
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     assert is_empty(join(ledger, timed(A)))
 
 
 def test_a_nowait_client_is_refused_while_its_key_is_backed_off_from() -> None:
     ledger = ledger_of()
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     waiter = nowait(A)
     assert join(ledger, waiter).refusals == [waiter]
     assert not ledger.queue
@@ -297,7 +297,7 @@ def test_the_slot_that_comes_free_is_not_kept_for_a_key_that_is_backed_off_from(
     ledger = ledger_of(max=2)
     idle(ledger, C)
     ledger.close(busy(ledger, C))
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     assert is_empty(join(ledger, timed(A), timed(B)))
     assert ledger.idle == 1
 
@@ -410,7 +410,7 @@ def test_at_least_goes_above_min_but_never_above_max() -> None:
 
 def test_nothing_is_refilled_during_back_off_or_after_the_close() -> None:
     ledger = ledger_of(min=1)
-    ledger.backoff[A] = 5.0
+    back_off(ledger, A, 5.0)
     assert refill(ledger, A, 4.9, 0) == []
     ledger.closed = True
     assert refill(ledger, A, 5.0, 0) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from fakes import FakeWaiter, forceget, nowait, timed, waits
+from fakes import FakeWaiter, back_off, forceget, nowait, timed, waits
 from proxy.errors import PoolBusy, PoolClosed, PoolTimeout, QueueFull
 from proxy.pool import queueing
 from proxy.pool.ledger import Ledger
@@ -393,7 +393,7 @@ def test_a_slot_that_is_closing_serves_the_waiter_of_another_key() -> None:
 def test_a_key_that_is_backed_off_from_holds_nobody_up() -> None:
     ledger = ledger_of(max=1)
     session = busy(ledger, A)
-    ledger.backoff[B] = 5.0
+    back_off(ledger, B, 5.0)
     second = timed(A)
     queued(ledger, timed(B), second)
     assert not queueing.must_yield(ledger, session, 4.0)

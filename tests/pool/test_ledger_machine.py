@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fakes import DOWN, FakeWaiter
+from fakes import DOWN, FakeWaiter, back_off
 from proxy.errors import PoolClosed, PoolError
 from proxy.pool import growth, queueing
 from proxy.pool.ledger import Ledger
@@ -167,7 +167,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_succeeds(self, pick: int, life: float) -> None:
         session = self.one_of(self.ledger.opening, pick)
         session.expires = self.desk.now + life
-        self.ledger.backoff.pop(session.key, None)
+        session.endpoint.refusals.pop(session.key, None)
         self.desk.returned(session)
         self.desk.serve()
 
@@ -176,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_fails(self, pick: int, starting: bool) -> None:
         desk, ledger = self.desk, self.ledger
         session = self.one_of(ledger.opening, pick)
-        ledger.backoff[session.key] = desk.now + 2.0
+        back_off(ledger, session.key, desk.now + 2.0)
         ledger.gone(session)
         desk.serve()
         if not ledger.has_key(session.key) and not starting:
@@ -257,7 +257,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if coming.get(waiter.key, 0):
                 coming[waiter.key] -= 1
             else:
-                assert ledger.backoff.get(waiter.key, 0.0) > self.desk.now
+                assert not ledger.endpoints.may_open(waiter.key, self.desk.now)
 
     @invariant()
     def every_nowait_waiter_is_covered(self) -> None:
@@ -271,7 +271,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """No wake-up is lost: while anybody waits, something is under way or the server is left alone."""
         ledger = self.ledger
         if ledger.queue and not (ledger.busy or ledger.care or ledger.opening or ledger.closing):
-            assert all(ledger.backoff.get(waiter.key, 0.0) > self.desk.now for waiter in ledger.queue)
+            assert not any(ledger.endpoints.may_open(waiter.key, self.desk.now) for waiter in ledger.queue)
 
     def teardown(self) -> None:
         """However it stands, it can be wound up, and everybody who waits is served first."""
@@ -303,7 +303,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish_open(self) -> None:
         session = self.one_of(self.ledger.opening, 0)
         session.expires = OFF
-        self.ledger.backoff.pop(session.key, None)
+        session.endpoint.refusals.pop(session.key, None)
         self.desk.returned(session)
         self.desk.serve()
 

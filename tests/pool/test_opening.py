@@ -244,7 +244,7 @@ async def test_what_the_server_refuses_to_anybody_is_held_against_its_endpoint()
         desk = Desk()
         await desk.fail(error, desk.other)
         assert desk.at[0].failures == 1
-        assert desk.ledger.backoff == {}
+        assert desk.at[0].refusals == {}
         for key in (desk.key, desk.other):
             assert desk.opening.why_down(key) is desk.at[0].error
         assert desk.at[0].last_error
@@ -256,7 +256,7 @@ async def test_what_it_refuses_to_a_key_is_held_against_that_key() -> None:
     desk = Desk()
     await desk.fail(REFUSED, desk.other)
     assert desk.at[0].failures == 0
-    assert list(desk.ledger.backoff) == [desk.other]
+    assert list(desk.at[0].refusals) == [desk.other]
     assert desk.opening.why_down(desk.other) is REFUSED
     assert desk.opening.why_down(desk.key) is None
     assert desk.at[0].last_error == REFUSED.message
@@ -265,7 +265,6 @@ async def test_what_it_refuses_to_a_key_is_held_against_that_key() -> None:
     await asyncio.sleep(0.2)
     assert desk.opening.why_down(desk.other) is None
     await desk.work(desk.other)
-    assert desk.ledger.backoff == {}
     assert desk.at[0].refusals == {}
 
 
@@ -273,10 +272,10 @@ async def test_what_it_refuses_to_a_key_is_held_against_that_key() -> None:
 async def test_a_key_that_one_of_two_servers_refuses_is_served_by_the_other() -> None:
     desk = Desk(2)
     await desk.fail(REFUSED)
-    assert desk.ledger.backoff == {}
+    assert desk.ledger.endpoints.may_open(desk.key, asyncio.get_running_loop().time())
     assert desk.opening.why_down(desk.key) is None
     await desk.fail(REFUSED, endpoint=1)
-    assert list(desk.ledger.backoff) == [desk.key]
+    assert not desk.ledger.endpoints.may_open(desk.key, asyncio.get_running_loop().time())
     assert desk.opening.why_down(desk.key) is REFUSED
     desk.opening.stop()
 
