@@ -52,6 +52,7 @@ HOT_ROOMS = [
     "proxy/relay/backend.py",
     "proxy/relay/opener.py",
     "proxy/relay/link.py",
+    "proxy/relay/preparing.py",
     "proxy/relay/client.py",
     "proxy/relay/pipe.py",
     "proxy/relay/house.py",

@@ -8,7 +8,7 @@ does I/O, reads a clock or imports a protocol.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, TypeAlias, TypeVar
 
 from mypy_extensions import mypyc_attr
@@ -35,6 +35,16 @@ class Work:
         self.call = call
 
 
+class Wait:
+    """A step of a conversation: await ``call()`` on the event loop; its result is sent back.
+
+    What the other side says meanwhile is kept. What the call raises ends the conversation.
+    """
+
+    def __init__(self, call: "Callable[[], Awaitable[Any]]") -> None:
+        self.call = call
+
+
 class StartTls:
     """A step of a conversation: the plain stream becomes a TLS stream now.
 
@@ -46,7 +56,7 @@ class StartTls:
         self.send = send
 
 
-Step: TypeAlias = bytes | Work | StartTls
+Step: TypeAlias = bytes | Work | Wait | StartTls
 T = TypeVar("T")
 # Yields steps. After bytes it is sent the next bytes received (never b""); b"" may be yielded to
 # receive only. It returns its result, or raises a ProxyError.
@@ -140,6 +150,7 @@ class ClientCodec(ABC):
         self.tag: object | None = None  # the state in which it wants a session; None: as it was opened
         self.affinity: str = ""  # it shares a session with whoever names the same
         self.priority: int = 0  # the number of its class
+        self.more: bool = False  # `out` is only the beginning: call client(b"") when there is a session
         self.must_cancel: bool = False  # what `recovery` found
         self.queries: int = 0  # counted and taken by the relay
         self.transactions: int = 0
@@ -166,6 +177,10 @@ class ClientCodec(ABC):
     @abstractmethod
     def part(self) -> None:
         """The client no longer holds its session."""
+
+    def leave(self) -> None:
+        """The client is over, and holds no session: what it had of others is given back. Once only."""
+        return
 
     @abstractmethod
     def is_clean(self) -> bool:

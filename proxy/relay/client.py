@@ -2,24 +2,23 @@
 
 Warm: ``data_received`` asks the codec, writes, and acquires; no task, no future, no timer. A client that
 waits keeps the bytes of its first read and stops reading at the second. How it logs in is in entrance.py,
-how it holds a session in link.py; how it ends is here.
+how it holds a session in link.py, how it is given its settings in preparing.py; how it ends is here.
 """
 
 import asyncio
 
 from proxy.codec import CLOSE, FORWARD, PAUSE, RELEASE, REPLY, TERMS
-from proxy.errors import BackendError, LocalProtocolError, PoolError, ProxyError
+from proxy.errors import LocalProtocolError, ProxyError
 from proxy.pool.limits import OFF
-from proxy.pool.session import BUSY, Session
-from proxy.reasons import CloseReason, DropReason
+from proxy.pool.session import Session
+from proxy.reasons import CloseReason
 from proxy.relay.backend import SocketBackend
-from proxy.relay.link import CLOSED, PREPARING, READY, WAITING, Link
+from proxy.relay.link import CLOSED, PREPARING, READY, WAITING
+from proxy.relay.preparing import Preparing
 from proxy.relay.sockets import has_hung_up
-from proxy.relay.talk import Talk
-from proxy.tasks import spawn
 
 
-class Client(Link):
+class Client(Preparing):
     """A client after its login. ``pool`` and ``codec`` never change."""
 
     def welcomed(self, ahead: bytes, ended: bool) -> None:
@@ -109,8 +108,9 @@ class Client(Link):
             raise LocalProtocolError(f"{session!r} has no socket")
         self.session = session
         self.backend = backend
-        if self.codec.join(backend.codec):
-            self.begin_to_prepare(self.codec.out)
+        codec = self.codec
+        if codec.join(backend.codec):
+            self.begin_to_prepare(codec.out, True)
         else:
             self.phase = READY
             backend.holder = self
@@ -120,103 +120,17 @@ class Client(Link):
                 self.pool.counters.begins_used += 1
             if self.is_full:
                 backend.pause_reading()
-            backend.write(self.codec.out)
+            if codec.out:
+                backend.write(codec.out)
+            if codec.more:
+                self.data_received(b"")
             if self.late or self.leaving or self.draining or self.holds_reading:
-                self._go_on()
+                self.go_on()
 
     def refused(self, error: ProxyError) -> None:
         """There is no session: answer, and stay."""
         if self.phase == WAITING:
-            self._answer_refusal(error)
-
-    def _answer_refusal(self, error: Exception) -> None:
-        self.phase = READY
-        asyncio.get_running_loop().call_soon(self._look_again)
-        if isinstance(error, PoolError):
-            self.write(self.codec.refuse(error))
-        elif isinstance(error, BackendError):
-            self.write(self.codec.backend_refused(error.sqlstate, error.message, error.fields))
-        else:
-            self.write(self.codec.backend_refused("08006", str(error), {}))
-        self._go_on()
-
-    def begin_to_prepare(self, waiting: bytes) -> None:
-        """Give the held session the client's settings, then send it what waits."""
-        # In this step: whatever the session says from now on is for the conversation.
-        backend, session = self.backend, self.session
-        assert backend is not None
-        assert session is not None
-        self.phase = PREPARING
-        self.pool.counters.fixups += 1
-        session.begun_at = OFF  # this ends a transaction that was begun ahead
-        backend.holder = None
-        talk = backend.talk(self.codec.prepare())
-        spawn(self._prepare(backend, session, talk, waiting), f"settings of client {self.number}")
-
-    async def _prepare(self, backend: SocketBackend, session: Session, talk: Talk, waiting: bytes) -> None:
-        """Give the session the client's settings, then send what waits."""
-        try:
-            told = await backend.finish(talk)
-        except (ProxyError, OSError) as error:
-            self.part(backend)
-            if session.state == BUSY:
-                self.pool.recover(session)  # unless it was taken away
-            self._not_prepared(error, bool(waiting))
-            return
-        except BaseException:
-            self.part(backend)
-            if session.state == BUSY:
-                self.pool.drop(session, DropReason.PREPARE_FAILED)
-            raise
-        wanted, self.cancel_wanted = self.cancel_wanted and bool(waiting), False
-        if (self.phase == CLOSED and not self.leaving) or wanted:
-            self._give_up(backend, session, bool(waiting))
-            return
-        self.write(told)
-        if self.phase == PREPARING:
-            self.phase = READY
-        backend.attach(self)
-        if self.backend is not backend:
-            return
-        if self.is_full:
-            backend.pause_reading()
-        if waiting:
-            backend.write(waiting)
-        else:
-            asyncio.get_running_loop().call_soon(self._look_again)
-        self._go_on()
-
-    def _not_prepared(self, error: Exception, is_asked: bool) -> None:
-        if self.phase != PREPARING:
-            return
-        if is_asked:
-            self._answer_refusal(error)
-        else:
-            # Nothing waits for an answer, and what the client had on its own session is lost.
-            self.write(self.codec.fatal(CloseReason.SESSION_LOST, str(error)))
-            self.close(CloseReason.SESSION_LOST)
-
-    def _give_up(self, backend: SocketBackend, session: Session, untouched: bool) -> None:
-        # The client went, or cancelled, while its settings were being made.
-        if untouched:
-            self.part(backend)
-            self.pool.release(session)
-        else:
-            self.give_back()
-        self._canceled()
-
-    def _go_on(self) -> None:
-        """Look at what came in while nobody could."""
-        if self.leaving:
-            self._leave()
-            return
-        if self.holds_reading & 5:
-            self.hold_reading(5, False)
-        if self.late and self.phase == READY:
-            data, self.late = self.late, b""
-            self.data_received(data)
-        if self.draining:
-            self.drain()
+            self.answer_refusal(error)
 
     def _keep(self, data: bytes) -> None:
         # The second read of a client that waits: keep it, and read no further.
@@ -224,26 +138,13 @@ class Client(Link):
         if self.phase != CLOSED:
             self.hold_reading(1, True)
 
-    def _canceled(self) -> None:
-        if self.phase != CLOSED:
-            self.phase = READY
-            asyncio.get_running_loop().call_soon(self._look_again)
-            self.write(self.codec.canceled())
-            self._go_on()
-
-    def _look_again(self) -> None:
-        # The codec may have held bytes back that can go on now. In a step of its own: what comes of them
-        # may be refused at once, and so on, for as long as a client has sent ahead.
-        if self.phase == READY:
-            self.data_received(b"")
-
     # -- cancel, sweep, end ---------------------------------------------------------------------
 
     async def cancel(self) -> None:
         """Cancel what this client runs or waits for; returns when the server knows."""
         if self.phase == WAITING:
             if self.pool.withdraw(self):
-                self._canceled()
+                self.answer_cancel()
         elif self.phase == PREPARING:
             self.cancel_wanted = True
         elif self.backend is not None and self.codec.is_running():
@@ -290,13 +191,10 @@ class Client(Link):
                 self.pool.withdraw(self)
         elif phase == READY and self.backend is not None:
             self.give_back()
+        if self.phase == CLOSED:
+            self.codec.leave()
         if not self.transport.is_closing():
             self.transport.close()
-
-    def _leave(self) -> None:
-        """What the client sent before it said goodbye is on its way."""
-        self.phase = READY
-        self.end(CloseReason.CLIENT_LEFT)
 
 
 def _told(client: Client, reason: CloseReason) -> None:

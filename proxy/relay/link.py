@@ -76,7 +76,7 @@ class Link(Waiter, Holder):
         """The client sent something; b"": look again at what it sent."""
 
     @abstractmethod
-    def begin_to_prepare(self, waiting: bytes) -> None:
+    def begin_to_prepare(self, waiting: bytes, asked: bool) -> None:
         """Give the held session the client's settings, then send it what waits."""
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Link(Waiter, Holder):
         if flags & RECOVER:
             self.give_back()
         elif flags & PREPARE and self.backend is not None:
-            self.begin_to_prepare(b"")
+            self.begin_to_prepare(b"", False)
         if flags & RESUME and self.phase == READY:
             if self.holds_reading & 4:
                 self.hold_reading(4, False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mypy_extensions import mypyc_attr, trait
 
-from proxy.codec import Conversation, StartTls, Work
+from proxy.codec import Conversation, StartTls, Wait, Work
 from proxy.errors import BackendError, LocalProtocolError
 from proxy.tasks import spawn
 
@@ -95,6 +95,8 @@ class Talk:
         try:
             if isinstance(step, Work):
                 result = await asyncio.get_running_loop().run_in_executor(None, step.call)
+            elif isinstance(step, Wait):
+                result = await step.call()
             elif isinstance(step, StartTls):
                 result = await self._talker.start_tls()
             else:
