@@ -293,9 +293,10 @@ class Requests(ClientState):
                 self.wanted = parse
                 self.holds = OURS
                 return PASS
+        if self.holds == PENDING and not self.segment:
+            # Were its Parse skipped, then to send it again would run what must not run.
+            return asides.hold(self)
         if parse is None:
-            if self.holds == PENDING and not self.segment:
-                return asides.hold(self)
             return asides.refuse_unnamed(self)
         if self.doubt or self.intruded:
             # Replies cannot be counted any more, so none can be swallowed.
