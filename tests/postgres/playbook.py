@@ -7,8 +7,8 @@ tests.
 
 The model's statements: SELECT word, BEGIN, START TRANSACTION, COMMIT, END, ROLLBACK, ABORT (the last four
 with AND CHAIN), SAVEPOINT name, ROLLBACK TO name, VACUUM, FAIL, WRITE word, SET name = value,
-SHOW name, RESET name|ALL, DISCARD ALL, LISTEN, PREPARE, EXECUTE, COPY IN [n] (which fails at the n-th row),
-COPY IN EARLY (which fails before it reads), COPY OUT, NOTICE; "" is the empty statement.
+SHOW name, RESET name|ALL, DISCARD ALL, DEALLOCATE name|ALL, LISTEN, PREPARE, EXECUTE, COPY IN [n] (which
+fails at the n-th row), COPY IN EARLY (which fails before it reads), COPY OUT, NOTICE; "" is the empty statement.
 """
 
 import struct
@@ -24,6 +24,7 @@ from proxy.postgres.relaying import PgClientCodec
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.session_login import Opened
 from proxy.postgres.state import POOL_MODES
+from proxy.postgres.statements import Statements
 from proxy.postgres.terms import Terms
 
 CAP = 1 << 30
@@ -196,10 +197,12 @@ def new_codec(
     number: int = 1,
     cap: int = CAP,
     begin: int = PASS_ON,
+    statements: Statements | None = None,
     **startup: str,
 ) -> PgClientCodec:
     terms = Terms("app", SHOWN, permit, milliseconds, begin)
-    return PgClientCodec(number, POOL_MODES.index(mode), terms, profiles, profiles.of(startup), cap)
+    profile = profiles.of(startup)
+    return PgClientCodec(number, POOL_MODES.index(mode), terms, profiles, profile, cap, statements)
 
 
 def converse(conversation: Any, answer: Callable[[bytes], bytes]) -> Any:
@@ -328,7 +331,7 @@ class Scene:
         if flags & REPLY:
             self._client += self.codec.reply
         if flags & FORWARD:
-            assert self.codec.out
+            assert self.codec.out or self.codec.more
             if self.is_linked:
                 self._server += self.codec.out
             elif self.full:
@@ -348,6 +351,8 @@ class Scene:
             self.prepared += 1
             self._client += converse(self.codec.prepare(), ModelServer().feed)
         self._server += self.codec.out
+        if self.codec.more:
+            self.client(b"")
 
     def _go_on(self) -> None:
         late, self._late = self._late, b""
@@ -380,8 +385,7 @@ class Failed(Exception):
 class ModelServer:
     """One backend of PostgreSQL, from the ReadyForQuery of its login on.
 
-    ``proxied`` makes it answer as Penstock in transaction mode does: named statements are refused, and
-    its settings are answered.
+    ``proxied`` makes it answer as Penstock in transaction mode does: its settings are answered.
     """
 
     def __init__(self, proxied: bool = False) -> None:
@@ -528,15 +532,13 @@ class ModelServer:
             yield from self._run(self.portals[name.decode()], True)
 
     def _parse(self, name: str, text: str) -> None:
-        if name and self.proxied:
-            raise Failed("0A000")
         if not name:
             self.statements.pop("", None)
-        elif name in self.statements:
-            raise Failed("42P05")
         if text.startswith("WRONG"):
             raise Failed("42601")
         self._check(text)
+        if name and name in self.statements:
+            raise Failed("42P05")
         self.statements[name] = text
         self._say(PARSED)
 
@@ -696,6 +698,15 @@ class ModelServer:
         if rest not in values:
             raise Failed("42704")
         return row(values[rest]) + done("SHOW")
+
+    def _do_deallocate(self, rest: str) -> bytes:
+        if rest == "ALL":
+            self.statements = {name: text for name, text in self.statements.items() if not name}
+            return done("DEALLOCATE ALL")
+        if rest not in self.statements:
+            raise Failed("26000")
+        del self.statements[rest]
+        return done("DEALLOCATE")
 
     def _do_reset(self, rest: str) -> bytes:
         for name in self.settings if rest == "ALL" else (rest,):

@@ -44,23 +44,27 @@ def served(scene: Scene, model: ModelServer) -> list[str]:
     return scene.client_told()
 
 
-# -- named statements -------------------------------------------------------------------------------
+# -- named statements where a session may hold none ---------------------------------------------------
+
+
+def without_names(full: bool = False) -> Scene:
+    scene = Scene(full=full)
+    scene.codec.statements.cache = 0
+    return scene
 
 
 def test_a_named_parse_is_refused_without_a_session_and_the_client_goes_on() -> None:
-    scene = Scene(full=True).client(NAMED)
+    scene = without_names(full=True).client(NAMED)
     assert scene.client_told() == ["E 0A000", "Z I"]
     assert scene.client(query("SELECT 1")).is_waiting
 
 
 def test_the_refusal_says_which_setting_to_change() -> None:
-    got = Scene(full=True).client(NAMED).client_got()
-    assert b"statement_cache_size=0" in got
-    assert b'pool_mode = "session"' in got
+    assert b"pools.app.stmt_cache" in without_names(full=True).client(NAMED).client_got()
 
 
 def test_a_named_parse_in_a_transaction_fails_the_transaction() -> None:
-    scene, model = Scene().client(query("BEGIN")), ModelServer()
+    scene, model = without_names().client(query("BEGIN")), ModelServer()
     assert served(scene, model) == ["C BEGIN", "Z T"]
     scene.client(NAMED, query("SELECT 1"), query("ROLLBACK"))
     assert served(scene, model) == ["E 0A000", "Z E", "E 25P02", "Z E", "C ROLLBACK", "Z I"]
@@ -68,18 +72,18 @@ def test_a_named_parse_in_a_transaction_fails_the_transaction() -> None:
 
 
 def test_a_named_parse_in_a_pipeline_is_refused_in_its_place() -> None:
-    scene = Scene().client(query("SELECT a"), NAMED, query("SELECT b"))
+    scene = without_names().client(query("SELECT a"), NAMED, query("SELECT b"))
     assert served(scene, ModelServer()) == [*one("a"), "E 0A000", "Z I", *one("b")]
     assert not scene.codec.faults
 
 
 def test_a_named_parse_behind_an_error_of_its_segment_is_skipped() -> None:
-    scene = Scene().client(execute("nosuch"), NAMED, NAMED)
+    scene = without_names().client(execute("nosuch"), NAMED, NAMED)
     assert served(scene, ModelServer()) == ["E 34000", "Z I", "E 0A000", "Z I"]
 
 
 def test_each_of_many_refusals_gets_its_own_text() -> None:
-    scene, model = Scene().client(query("BEGIN")), ModelServer()
+    scene, model = without_names().client(query("BEGIN")), ModelServer()
     served(scene, model)
     texts = [query(f"SET penstock.wait_timeout = '{n}'") for n in range(1)]
     scene.client(query("SAVEPOINT x"), NAMED * 11, *texts)
@@ -92,10 +96,13 @@ def test_in_session_mode_named_statements_pass() -> None:
     assert words == ["1", "2", "D 1", "C SELECT 1", "Z I", "2", "Z I"]
 
 
-def test_a_large_named_parse_is_refused_and_its_rest_is_cut() -> None:
+@pytest.mark.parametrize(("cache", "sqlstate"), [(0, "0A000"), (1, "53400")])
+def test_a_large_named_parse_is_refused_and_its_rest_is_cut(cache: int, sqlstate: str) -> None:
     large = parse("x" * 50_000, "named")
-    scene = Scene(full=True).client(large[:20_000])
-    assert scene.client_told() == ["E 0A000"]
+    scene = Scene(full=True)
+    scene.codec.statements.cache, scene.codec.statements.client_memory = cache, 30_000
+    scene.client(large[:20_000])
+    assert scene.client_told() == ["E " + sqlstate]
     assert scene.client(large[20_000:], bind("named"), sync()).client_told() == ["Z I"]
     assert not scene.is_waiting
 
@@ -248,7 +255,7 @@ def test_a_simple_setting_ends_the_unnamed_statement_of_a_held_session() -> None
 
 
 def test_while_skipping_to_sync_everything_else_is_dropped() -> None:
-    scene = Scene(full=True).client(parse("x", "named"))
+    scene = without_names(full=True).client(parse("x", "named"))
     scene.client(query("SELECT 1"), bind(), copy_data(), call(), flush(), execute())
     assert scene.client_told() == ["E 0A000"]
     assert scene.client(sync(), sync()).client_told() == ["Z I", "Z I"]
@@ -264,7 +271,7 @@ def test_late_copy_data_of_a_client_without_a_session_is_dropped() -> None:
 
 
 def test_an_error_that_only_looks_like_ours_is_passed_on() -> None:
-    scene = Scene().client(NAMED)
+    scene = without_names().client(NAMED)
     assert scene.client_told() == ["E 0A000", "Z I"]
     scene.client(query("SELECT 1"))
     assert told(ModelServer().feed(query("EXECUTE penstock_refused_1_"))) == ["E 26000", "Z I"]

@@ -157,11 +157,11 @@ def test_a_wrong_setting_of_ours_fails_the_transaction() -> None:
     assert scene.client_told() == ["E 25P02", "Z E", "1", "2", "C ROLLBACK", "Z I"]
 
 
-def test_a_named_statement_is_refused_inside_the_transaction() -> None:
+def test_a_named_statement_runs_inside_the_transaction() -> None:
     scene, model = open_scene(), ModelServer()
     served(scene.client(parse("SELECT 1", "name") + bind("name") + execute() + sync()), model)
-    assert scene.client_told() == ["E 0A000", "Z E"]
-    assert model.status == "E"
+    assert scene.client_told() == ["1", "2", "D 1", "C SELECT 1", "Z T"]
+    assert model.status == "T"
 
 
 def test_a_client_that_is_idle_in_it_holds_nothing() -> None:
@@ -316,7 +316,13 @@ def test_messages_of_the_extended_protocol_in_a_failed_transaction() -> None:
     assert asked(describe(kind="P") + sync()) == ["E 34000", "Z E"]
     assert asked(execute() + sync()) == ["E 34000", "Z E"]
     assert asked(close() + close("x") + sync()) == ["3", "3", "Z E"]
-    assert asked(parse("SELECT 1", "name") + sync()) == ["E 0A000", "Z E"]
+    assert asked(parse("SELECT 1", "name") + sync()) == ["E 25P02", "Z E"]
+    assert asked(parse("COMMIT", "name") + describe("name") + bind("name") + execute() + sync()) == [
+        *["1", "t", "n", "2", "C ROLLBACK", "Z I"]
+    ]
+    assert asked(parse("COMMIT", "name") + close("name") + bind("name") + sync()) == [
+        *["1", "3", "E 26000", "Z E"]
+    ]
     assert asked(parse("COMMIT") + close() + bind() + sync()) == ["1", "3", "E 26000", "Z E"]
     assert asked(unnamed("SHOW penstock.getmode")) == ["E 25P02", "Z E"]
     assert asked(query("SHOW penstock.getmode")) == ["E 25P02", "Z E"]

@@ -46,6 +46,7 @@ from proxy.postgres.messages import query
 from proxy.postgres.profile import Profiles
 from proxy.postgres.relaying import PgClientCodec
 from proxy.postgres.session_login import Identity, open_session
+from proxy.postgres.statements import Statements
 
 FUZZ = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 MANY = settings(max_examples=20_000 if FUZZ else 150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -135,10 +136,15 @@ class Town:
         self, scripts: list[list[tuple[bytes, bool]]], sessions: int, order: Random, begin: int = PASS_ON
     ) -> None:
         self.profiles = Profiles()
+        self.statements = Statements(cache=2)
         self.order = order
         self.begin = begin
         self.residents = [
-            Resident(number, new_codec(self.profiles, number=number, begin=begin), script)
+            Resident(
+                number,
+                new_codec(self.profiles, number=number, begin=begin, statements=self.statements),
+                script,
+            )
             for number, script in enumerate(scripts, 1)
         ]
         self.houses = [House(self.profiles) for _ in range(sessions)]
@@ -222,6 +228,8 @@ class Town:
                 if resident.codec.join(house.codec):
                     converse(resident.codec.prepare(), house.answer)
                 house.going += resident.codec.out
+                if resident.codec.more:
+                    self.hear(resident, b"")
                 late, resident.late = resident.late, b""
                 if late:
                     self.hear(resident, late)
@@ -307,11 +315,21 @@ class Town:
         for house in self.houses:
             if house.holder is None:
                 assert house.server.status == ("T" if house.codec.begun else "I")
+                self.look_at_names(house)
             if not house.going and not house.coming and house.server.is_resting():
                 # Where a Query came without its Sync, nobody can know; the client keeps it to its end.
                 assert house.holder is None or house.holder.codec.doubt, (
                     f"client {house.holder.number} holds a session at rest"
                 )
+
+    def look_at_names(self, house: House) -> None:
+        """What the session is believed to hold it holds, and nothing else but what is to be closed."""
+        held = {name for name in house.server.statements if name}
+        believed = {statement.name.decode() for statement in house.codec.prepared}
+        stale = {statement.name.decode() for statement in house.codec.stale}
+        assert believed <= held
+        assert held <= believed | stale | {"penstock_gone", "penstock_tried"}
+        assert len(believed) <= self.statements.cache
 
     def committed(self) -> list[str]:
         return self.written + [text for house in self.houses for text in house.server.committed]
@@ -443,8 +461,39 @@ class Author:
         ]
 
     def named(self) -> list[bytes]:
-        name = self.word()
-        return [parse(f"SELECT {name}", name) + bind(name) + execute() + sync()]
+        """Named statements: few names and few texts, so that they meet."""
+        units = []
+        for _ in range(self.draw(st.integers(1, 4))):
+            out = b"".join(self.about_names() for _ in range(self.draw(st.integers(1, 4))))
+            units.append(out + sync())
+            if self.draw(st.integers(0, 5)) == 0:
+                units.append(
+                    query(self.draw(st.sampled_from(("DEALLOCATE ALL", "DEALLOCATE a", "DISCARD ALL"))))
+                )
+        return units
+
+    def about_names(self) -> bytes:
+        name = self.draw(st.sampled_from("abc"))
+        kind = self.draw(st.integers(0, 10))
+        if kind < 3:
+            texts = (
+                "SELECT one",
+                "SELECT two",
+                "SELECT three",
+                "WRONG",
+                "",
+                f"WRITE {self.word()}",
+                "ROLLBACK",
+            )
+            return parse(self.draw(st.sampled_from(texts)), name)
+        if kind < 7:
+            return bind(name) + execute() * self.draw(st.integers(1, 2))
+        return (
+            describe(name),
+            close(name),
+            unnamed("SELECT four")[:-5],
+            parse(self.draw(st.sampled_from(("DEALLOCATE ALL", "DEALLOCATE a")))) + bind() + execute(),
+        )[kind - 7]
 
     def weird(self) -> list[bytes]:
         return self.draw(
