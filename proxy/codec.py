@@ -2,19 +2,21 @@
 
 A protocol gives the relay three things. A ``ClientCodec`` for each client sees both directions while
 the client holds a session and answers with flags. A ``SessionCodec`` for each session knows what
-outlives a client. And *conversations*: plain generators that log in, ping, reset and recover; they
-yield bytes to send (or a step that only a shell can take) and are sent what came back. Nothing here
-does I/O, reads a clock or imports a protocol.
+outlives a client. And conversations (steps.py). How a connection becomes a client is in reception.py.
+Nothing here does I/O, reads a clock or imports a protocol.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from proxy.errors import BackendError, PoolError, ProtocolError
-from proxy.reasons import CloseReason, RefusalReason
+from proxy.asked import Asked
+from proxy.errors import BackendError, PoolError
+from proxy.reasons import CloseReason
+from proxy.roles import UNKNOWN
+from proxy.steps import Conversation
 
 # What a call of ClientCodec.client or .server found; the bytes lie in the codec's fields.
 FORWARD: Final = 1  # `out`: bytes for the other side
@@ -28,54 +30,6 @@ PAUSE: Final = 256  # the codec keeps what the client sends for now: stop readin
 PREPARE: Final = 64  # the session lost the client's settings: prepare it again before going on
 
 
-class Work:
-    """A step of a conversation: run ``call`` off the event loop; its result is sent back."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call = call
-
-
-class Wait:
-    """A step of a conversation: await ``call()`` on the event loop; its result is sent back.
-
-    What the other side says meanwhile is kept. What the call raises ends the conversation.
-    """
-
-    def __init__(self, call: "Callable[[], Awaitable[Any]]") -> None:
-        self.call = call
-
-
-class StartTls:
-    """A step of a conversation: the plain stream becomes a TLS stream now.
-
-    ``send`` goes out in the plain first. What is sent back is the peer's certificate in DER, or None
-    where it showed none.
-    """
-
-    def __init__(self, send: bytes = b"") -> None:
-        self.send = send
-
-
-Step: TypeAlias = bytes | Work | Wait | StartTls
-T = TypeVar("T")
-# Yields steps. After bytes it is sent the next bytes received (never b""); b"" may be yielded to
-# receive only. It returns its result, or raises a ProxyError.
-Conversation: TypeAlias = Generator[Step, Any, T]
-
-
-class Refused(ProtocolError):
-    """A client is turned away: ``reply`` is sent to it, then its connection is closed.
-
-    ``public`` texts go to the client inside ``reply``; the exception's own text is for our log and
-    may say more (which user, which reason), but never a secret.
-    """
-
-    def __init__(self, message: str, reply: bytes, reason: RefusalReason) -> None:
-        super().__init__(message)
-        self.reply = reply
-        self.reason = reason
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class SessionCodec(ABC):
     """What a protocol knows about one session, whoever holds it."""
@@ -83,6 +37,18 @@ class SessionCodec(ABC):
     @abstractmethod
     def log_in(self) -> "Conversation[None]":
         """Log in to the server, from the first byte of the connection. Raises OpenFailed."""
+
+    def asks_less(self) -> bool:
+        """A login failed, perhaps because it asked for too much: the next one asks the server for less."""
+        return False
+
+    def role(self) -> int:
+        """What the server is, as far as this session was told: one of roles.ROLES."""
+        return UNKNOWN
+
+    def watch_role(self, told: Callable[[int], None]) -> None:
+        """Call ``told`` with each change of the role after the login, or with DOUBTED."""
+        return
 
     @abstractmethod
     def ping(self) -> "Conversation[None]":
@@ -106,6 +72,10 @@ class SessionCodec(ABC):
     def pings_by_peek(self) -> bool:
         """No ping is sent: the session lives as long as its socket is open and silent."""
         return False
+
+    def process(self) -> int:
+        """The number of the server's process; 0: it has not said."""
+        return 0
 
     def tag(self) -> object | None:
         """The state that the session is in, for clients who want it in that one; None: as it was opened."""
@@ -146,12 +116,19 @@ class ClientCodec(ABC):
         self.wait_timeout: float = -1.0  # seconds; negative means: as the pool has it
         self.cclass: str = ""  # "" means: the pool's
         self.shard_key: str = ""
+        self.target: str = ""  # one of roles.WORDS; "" means: the pool's
         self.wants_new: bool = False  # a session that no client has held
         self.tag: object | None = None  # the state in which it wants a session; None: as it was opened
         self.affinity: str = ""  # it shares a session with whoever names the same
         self.priority: int = 0  # the number of its class
         self.more: bool = False  # `out` is only the beginning: call client(b"") when there is a session
         self.must_cancel: bool = False  # what `recovery` found
+        self.asked: list[Asked] | None = None  # what is under way, oldest first; None: it is not watched
+        self.lost_why: str = ""  # what `session_lost` may tell the client
+        self.news: bool = False  # there is something to tell the client that it has not asked for
+        self.doom: CloseReason | None = None  # ... which is that it must connect again, and why
+        self.doom_detail: str = ""
+        self.bell: Callable[[], None] = nobody_hears  # rung when there is news
         self.queries: int = 0  # counted and taken by the relay
         self.transactions: int = 0
 
@@ -178,6 +155,14 @@ class ClientCodec(ABC):
     def part(self) -> None:
         """The client no longer holds its session."""
 
+    def take_news(self) -> bytes:
+        """What is to be told to the client now; b"" where it is not the moment."""
+        return b""
+
+    def gift(self) -> object | None:
+        """The hub (see hearing.py) that gets the held session, once; None: it is still the client's."""
+        return None
+
     def leave(self) -> None:
         """The client is over, and holds no session: what it had of others is given back. Once only."""
         return
@@ -188,6 +173,42 @@ class ClientCodec(ABC):
 
     def label(self) -> str:
         """What the client calls itself, for those who look; "" when it does not say. It may be anything."""
+        return ""
+
+    def in_transaction(self) -> bool:
+        """The held session works for this client, or has a transaction of its open; where that is known."""
+        return False
+
+    def running(self) -> int:
+        """The number of the request that runs on the held session; negative: none does."""
+        return -1
+
+    def watch(self, asked: list[Asked] | None) -> None:
+        """From now on note here what is asked, and what becomes of it; None: no longer."""
+        self.asked = asked
+
+    def replied(self) -> int:
+        """How many requests have been answered since the session was taken."""
+        return 0
+
+    def timed_out(self) -> None:
+        """What runs is about to be cancelled for having taken too long: let its error say so."""
+        return
+
+    def notice(self, text: str, detail: str) -> bytes:
+        """Something the client may want to know while it holds no session; b"" where it cannot be told."""
+        return b""
+
+    def fingerprint(self, text: bytes) -> "tuple[str, str, dict[str, str]]":
+        """A request without its literals: a short name for that, the text, and what its comments say."""
+        return "", "", {}
+
+    def is_at_rest(self) -> bool:
+        """Nothing is under way for the client, which may keep its session all the same."""
+        return self.is_clean()
+
+    def pinned(self) -> str:
+        """Why the client keeps its session beyond a unit of work; "" when it does not."""
         return ""
 
     @abstractmethod
@@ -227,67 +248,5 @@ class ClientCodec(ABC):
         """The last words to a client whose connection we close."""
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Guest(ABC):
-    """A client whose login is proven, before it is welcomed.
-
-    ``pool`` is what the listener's lookup returned for it; ``database`` and ``user`` are what its
-    sessions must match; ``reply`` is sent before the welcome; ``rest`` was received beyond the login.
-    """
-
-    def __init__(self, pool: object, database: str, user: str, codec: ClientCodec) -> None:
-        self.pool = pool
-        self.database = database
-        self.user = user
-        self.codec = codec
-        self.name = user  # whom the client said to be
-        self.reply: bytes = b""
-        self.rest: bytes = b""
-
-    @abstractmethod
-    def welcome(self, cancel_key: bytes) -> bytes | None:
-        """The end of the login; None while no session has shown what the client must be told."""
-
-    @abstractmethod
-    def turn_away(self, error: PoolError | BackendError) -> bytes:
-        """The last words when there is no session to welcome the client with."""
-
-    @abstractmethod
-    def learn(self, session: SessionCodec) -> None:
-        """A session was prepared with the client's settings: remember what it reports."""
-
-
-class CancelTarget:
-    """Instead of a login, the connection asked to cancel what the client with this key runs."""
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Reception(ABC):
-    """What a listener needs of its protocol."""
-
-    def passes_ends(self) -> bool:
-        """A client has a session from its first moment on, and either side's end is the other's, as it came:
-        one direction only, or both by a reset. Otherwise a session is acquired when there is work for it.
-        """
-        return False
-
-    def begins_with_tls(self) -> bool:
-        """The client speaks TLS from the first byte on; ``log_in`` comes after."""
-        return False
-
-    @abstractmethod
-    def log_in(
-        self, local: bool, refusal: Callable[[], tuple[str, str, str, RefusalReason] | None]
-    ) -> "Conversation[Guest | CancelTarget]":
-        """Talk to a new connection until it has proven who it is. Raises Refused.
-
-        ``refusal`` is asked once the client has said who it is: (sqlstate, text, hint, reason) turns
-        it away. ``local``: the connection came over a Unix socket.
-        """
-
-    @abstractmethod
-    def turn_away(self, sqlstate: str, text: str, hint: str) -> bytes:
-        """The last words to a connection that is not even asked who it is."""
+def nobody_hears() -> None:
+    """The bell of a client that has been told all."""
