@@ -15,6 +15,8 @@ ARGS ?=
 PIP := -m pip --disable-pip-version-check --quiet
 MADE_OF := pyproject.toml setup.py .ci/venv
 SOURCES := $(shell find proxy -name '*.py')
+# The tests run drivers of Node, too; a machine without npm gets one as a wheel.
+NODE := $(shell command -v npm >/dev/null || echo ,node)
 # The folder that a command is started from never becomes a place to import from: what is tested is
 # what is installed, in subprocesses too.
 export PYTHONSAFEPATH := 1
@@ -78,7 +80,7 @@ $(VENV)/.has-%: $(MADE_OF)
 	@.ci/venv '$(VENV)' '$(PYTHON)'
 	@echo 'penstock: installing into $(VENV) what "$*" needs' >&2
 	@$(VENV)/bin/python $(PIP) install 'setuptools>=77'
-	@PENSTOCK_PURE=1 $(VENV)/bin/python $(PIP) install --no-build-isolation --editable '.[$*]'
+	@PENSTOCK_PURE=1 $(VENV)/bin/python $(PIP) install --no-build-isolation --editable '.[$*$(if $(filter test,$*),$(NODE))]'
 	@touch $@
 
 $(COMPILED)/.has-compiled: $(MADE_OF) $(SOURCES)
@@ -87,5 +89,5 @@ $(COMPILED)/.has-compiled: $(MADE_OF) $(SOURCES)
 	@rm -rf '$(COMPILED)/wheel'
 	@PENSTOCK_REQUIRE_COMPILED=1 $(COMPILED)/bin/python $(PIP) wheel --no-deps --wheel-dir '$(COMPILED)/wheel' .
 	@$(COMPILED)/bin/python $(PIP) uninstall --yes penstock
-	@$(COMPILED)/bin/python $(PIP) install "$$(echo '$(COMPILED)'/wheel/penstock-*.whl)[test]"
+	@$(COMPILED)/bin/python $(PIP) install "$$(echo '$(COMPILED)'/wheel/penstock-*.whl)[test$(NODE)]"
 	@touch $@

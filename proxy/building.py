@@ -7,29 +7,41 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proxy.building_auth import Residents, lookups_of, own_account, residents_of, ways_of
 from proxy.building_tcp import tcp_front, tcp_pool
-from proxy.codec import Reception, SessionCodec
+from proxy.codec import SessionCodec
 from proxy.freedoms import terms
+from proxy.lookups import Lookups
 from proxy.pool.limits import OFF
 from proxy.pool.pool import Pool
 from proxy.pool.session import Session
 from proxy.postgres.accounts import Account, Directory
-from proxy.postgres.certificate import endpoint_hash
-from proxy.postgres.front import Front, Served
+from proxy.postgres.effects import KINDS
+from proxy.postgres.fanout import Fanouts
+from proxy.postgres.front import Front
+from proxy.postgres.profile import TRACKED
+from proxy.postgres.served import Served
+from proxy.postgres.state_rules import StateRules
+from proxy.postgres.statements import Statements
 from proxy.postgres.upkeep import Upkeep, resets
-from proxy.postgres.verifier import Verifier
-from proxy.relay import tls
+from proxy.postgres.ways import Ways
+from proxy.reception import Reception
+from proxy.relay.certificates import Kept
 from proxy.relay.endpoint import Endpoint
 from proxy.relay.house import Commons, House
+from proxy.relay.hub import Hubs
 from proxy.relay.listener import Listener
 from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
-from proxy.servers import endpoints_of, logins_of, routes_of
+from proxy.relay.stopwatch import Timeouts
+from proxy.roles import ANY
+from proxy.servers import aim, endpoints_of, logins_of, routes_of, versions_of, wire_of
 from proxy.settings import Settings
+from proxy.settings.listener_tls import files_of
 from proxy.settings.listeners import ListenerSettings
+from proxy.settings.pool_targets import has_roles, target_of
 from proxy.settings.pools import PoolSettings
 from proxy.settings.sockets import SocketSettings
-from proxy.settings.users import UserSettings
 
 # Kept for probes, metrics and sessions when clients have taken all other descriptors.
 RESERVE = 32
@@ -43,73 +55,62 @@ class Parts:
     pools: dict[str, Pool]
     listeners: dict[str, Listener]
     served: dict[str, Served]
-    directory: Directory
+    directory: Residents
+    lookups: dict[str, Lookups]
+    hubs: dict[str, Hubs]
+    endpoints: dict[str, list[Endpoint]]  # by pool
 
 
 def build(settings: Settings, descriptor_limit: int) -> Parts:
     """Make all parts. Raises OSError when a certificate cannot be loaded."""
-    accounts = accounts_of(settings)
+    residents = residents_of(settings)
     served = {
-        name: _serve(name, pool, accounts)
+        name: _serve(name, pool, residents.accounts)
         for name, pool in settings.pools.items()
         if pool.protocol == "postgres"
     }
-    pools = {name: _pool(name, pool, served.get(name)) for name, pool in settings.pools.items()}
-    directory = directory_of(settings, accounts)
+    lookups = {name: lookups_of(name, settings.pools[name], one) for name, one in served.items()}
+    endpoints = {name: endpoints_of(name, pool, _keepalive(pool)) for name, pool in settings.pools.items()}
+    pools = {
+        name: _pool(name, pool, endpoints[name], served.get(name), lookups.get(name))
+        for name, pool in settings.pools.items()
+    }
+    hubs = {name: _share_listening(pools[name], one, settings.pools[name]) for name, one in served.items()}
     commons = Commons(descriptor_limit, RESERVE)
+    commons.timeouts = timeouts_of(settings)
     listeners = {
-        name: listener_of(name, listener, commons, directory, served, pools)
+        name: listener_of(
+            name, listener, commons, residents.at(name), ways_of(listener, settings), served, pools
+        )
         for name, listener in settings.listeners.items()
     }
-    return Parts(commons, pools, listeners, served, directory)
+    return Parts(commons, pools, listeners, served, residents, lookups, hubs, endpoints)
 
 
-def accounts_of(settings: Settings) -> dict[str, Account]:
-    """The users that are listed."""
-    return {name: _account(name, user) for name, user in settings.users.items()}
+def _share_listening(pool: Pool, served: Served, settings: PoolSettings) -> Hubs:
+    """The sessions that listen for all clients of a pool; there is none before somebody does."""
+    hubs = Hubs(pool)
+    served.fanouts = Fanouts(served.profiles, settings.listen_backlog, settings.listen_lost == "keep")
+    served.fanouts.make = hubs.make
+    pool.counters.listens = served.fanouts.tally
+    return hubs
 
 
-def directory_of(
-    settings: Settings, accounts: dict[str, Account], previous: Directory | None = None
-) -> Directory:
-    """Who may log in: those listed, and the pools' own users; ``previous`` is what it replaces."""
-    return Directory(_everybody(settings, accounts).values(), previous)
-
-
-def _account(name: str, user: UserSettings) -> Account:
-    secret = user.secret.get_secret_value() if user.secret is not None else None
-    text = user.verifier.get_secret_value() if user.verifier is not None else None
-    return Account(
-        name,
-        password=secret,
-        verifier=Verifier.parse(text) if text is not None and not user.md5 else None,
-        md5=text if user.md5 else None,
-        pools=frozenset(user.pools) if user.pools is not None else None,
-        run_as=user.run_as or None,
-        admin=user.admin,
-    )
-
-
-def own_account(pool: PoolSettings) -> Account:
-    """Whom the sessions of a pool log in as, unless their client is listed."""
-    dsn = pool.dsn
-    return Account(dsn.user, password=dsn.password.get_secret_value() if dsn.password is not None else None)
-
-
-def _everybody(settings: Settings, accounts: dict[str, Account]) -> dict[str, Account]:
-    """Who may log in to us: the users listed, and the pools' own users each to the pools that are its own."""
-    everybody = dict(accounts)
-    for name, pool in settings.pools.items():
-        user = pool.dsn.user
-        if user in accounts or pool.protocol != "postgres":
-            continue
-        known = everybody.get(user)
-        own = frozenset({name}) | (known.pools or frozenset() if known is not None else frozenset())
-        password = pool.dsn.password.get_secret_value() if pool.dsn.password is not None else None
-        if password is None and known is not None:
-            password = known.password
-        everybody[user] = Account(user, password=password, pools=own)
-    return everybody
+def timeouts_of(settings: Settings) -> dict[str, Timeouts]:
+    """What users may take their time for, where that is not as their pool has it."""
+    return {
+        name: own
+        for name, user in settings.users.items()
+        if (
+            own := Timeouts(
+                user.query_timeout,
+                user.transaction_timeout,
+                user.idle_transaction_timeout,
+                user.client_idle_timeout,
+            )
+        )
+        != Timeouts()
+    }
 
 
 def _serve(name: str, pool: PoolSettings, accounts: dict[str, Account]) -> Served:
@@ -124,9 +125,26 @@ def _serve(name: str, pool: PoolSettings, accounts: dict[str, Account]) -> Serve
         dsn.parameters,
         accounts,
     )
+    made.asks_role = has_roles(pool) or target_of(pool) != ANY
+    made.replica_name = pool.replica_database or ""
+    made.replicates = pool.replication == "allow"
+    made.statements = Statements(pool.stmt_cache, pool.stmt_memory, pool.stmt_client_memory)
     made.upkeep, made.marks = _upkeep(pool), _marks(pool)
     made.homogeneous, made.priority_of = pool.homogeneous, pool.priority_of
+    if _mode(pool) != "session":
+        made.terms.rules = rules = state_rules(pool)
+        made.profiles.tracked = TRACKED if rules.tracks_all else TRACKED & rules.tracked
     return made
+
+
+def state_rules(pool: PoolSettings) -> StateRules:
+    """What becomes of state that a session would carry from one client to the next."""
+    return StateRules(
+        {kind: getattr(pool, f"on_{kind}") for kind in KINDS},
+        frozenset(pool.track_parameters),
+        pool.pin_dry_run,
+        _mode(pool) == "statement",
+    )
 
 
 def _mode(pool: PoolSettings) -> str:
@@ -144,22 +162,32 @@ def _marks(pool: PoolSettings) -> dict[str, str]:
     return {**marks, "role": pool.role} if pool.role else marks
 
 
-def _pool(name: str, pool: PoolSettings, served: Served | None) -> Pool:
-    endpoints = endpoints_of(pool, _keepalive(pool))
-    if served is None:
+def _pool(
+    name: str,
+    pool: PoolSettings,
+    endpoints: list[Endpoint],
+    served: Served | None,
+    lookups: Lookups | None,
+) -> Pool:
+    if served is None or lookups is None:
         made = tcp_pool(name, pool, endpoints)
     else:
-        made = _postgres_pool(name, pool, endpoints, served)
+        made = _postgres_pool(name, pool, endpoints, served, lookups)
     # Each daemon begins elsewhere: a hundred that need one session each do not all open it on one server.
     made.ledger.endpoints.first = random.randrange(len(pool.endpoints))
     return made
 
 
-def _postgres_pool(name: str, pool: PoolSettings, endpoints: list[Endpoint], served: Served) -> Pool:
+def _postgres_pool(
+    name: str, pool: PoolSettings, endpoints: list[Endpoint], served: Served, lookups: Lookups
+) -> Pool:
     dsn = pool.dsn
 
     def begin(session: Session) -> SessionCodec:
-        return served.begin(session.key.database, session.key.user, session.endpoint.number)
+        key = session.key
+        if lookups.owns(session):
+            return lookups.begin(session)
+        return served.begin(key.database, key.user, session.endpoint.number, key.private)
 
     opener = SocketOpener(endpoints, begin)
     made = Pool(
@@ -171,12 +199,17 @@ def _postgres_pool(name: str, pool: PoolSettings, endpoints: list[Endpoint], ser
         endpoints=tuple(pool.endpoints),
         routes=routes_of(name, pool),
         cclass=pool.cclass,
+        target=target_of(pool),
     )
+    aim(made, pool)
     made.resets = resets(pool.reset, _mode(pool))
     made.class_names = ("", *pool.priority_of.names)
     opener.pool = made
     served.pool = made
-    served.logins = logins_of(pool)
+    if served.terms.rules is not None:
+        made.counters.pins, made.counters.pinned = served.terms.rules.counts, served.terms.rules.held
+    served.wire = wire_of(dsn)
+    served.logins, served.versions = logins_of(pool), versions_of(pool)
     return made
 
 
@@ -193,8 +226,16 @@ def _keepalive(socket: SocketSettings) -> KeepAlive:
 def _finder(listener: ListenerSettings, served: dict[str, Served]) -> Callable[[str, str], Served | None]:
     other = served.get(listener.pool) if listener.pool is not None else served.get("*")
 
+    replicas = {one.replica_name: one for one in served.values() if one.replica_name}
+
     def find(_user: str, database: str) -> Served | None:
-        return served.get(database, other) if database != "*" else other
+        if not database:
+            # Physical replication names none: the only pool that takes it will do.
+            takers = [one for one in served.values() if one.replicates]
+            return takers[0] if len(takers) == 1 else None
+        if database == "*":
+            return other
+        return served.get(database) or replicas.get(database, other)
 
     return find
 
@@ -204,16 +245,14 @@ def listener_of(
     settings: ListenerSettings,
     commons: Commons,
     directory: Directory,
+    ways: Ways,
     served: dict[str, Served],
     pools: dict[str, Pool],
 ) -> Listener:
     """One listener, not started. Raises OSError when a certificate cannot be loaded."""
     address = settings.address
-    context, binding = None, None
-    if settings.tls_mode != "disable" and address.path is None:
-        cert, key = settings.tls_cert_file or "", settings.tls_key_file or ""
-        context = tls.for_clients(cert, key, settings.tls_ca_file, settings.tls_mode == "verify-ca")
-        binding = endpoint_hash(tls.certificate_of(cert))
+    files = files_of(settings)
+    kept = Kept("listener", name, files) if files is not None else None
     mode = "require" if settings.tls_mode == "verify-ca" else settings.tls_mode
     house = House(
         name,
@@ -221,7 +260,7 @@ def listener_of(
         settings.max_clients,
         address.path is not None,
         _keepalive(settings),
-        context,
+        kept.context if kept is not None else None,
         settings.proxy_protocol == "require",
     )
     front: Reception
@@ -229,7 +268,7 @@ def listener_of(
         front = tcp_front(settings, pools)
     else:
         cap, find = settings.max_message_bytes, _finder(settings, served)
-        front = Front(settings.auth, mode, binding, directory, find, cap)
+        front = Front(settings.auth, mode, directory, find, cap, ways)
     return Listener(
         house,
         front,
@@ -238,4 +277,5 @@ def listener_of(
         address.path or "",
         settings.unix_socket_mode,
         settings.login_timeout,
+        kept,
     )

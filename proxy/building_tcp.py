@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from proxy.codec import Reception, SessionCodec
+from proxy.codec import SessionCodec
 from proxy.pool.pool import Pool
 from proxy.pool.session import Session
+from proxy.reception import Reception
 from proxy.relay.endpoint import Endpoint
 from proxy.relay.opener import SocketOpener
 from proxy.relay.proxy_header import SEND_PROXY

@@ -20,11 +20,14 @@ from proxy.build import compiled
 from proxy.building import Parts, build
 from proxy.control.commands import CommandRefused
 from proxy.control.server import ControlServer
-from proxy.holding import holders
+from proxy.holding import holders, queries
 from proxy.observe.http import StatusServer
-from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats
+from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats, PoolQueries
 from proxy.operator import Operator
 from proxy.pool.limits import EAGER
+from proxy.reasons import CloseReason
+from proxy.relay.tied import Tied
+from proxy.renewing import Renewal, certificates
 from proxy.settings import Loaded, Settings, raise_descriptor_limit
 from proxy.tasks import spawn
 
@@ -113,9 +116,13 @@ class Daemon:
         """Raises OSError with a sentence when something cannot be had."""
         assert self._operator is not None
         spawn(self._watch_loop(), "loop lag")
+        operator = self._operator
+        renewal = Renewal(parts, lambda: operator.settings.tls_reload_interval)
+        spawn(renewal.run(), "certificates")
         http, control = self._settings.http.address, self._settings.control.address
         if http is not None:
-            await self._serve(StatusServer((http.host or "", http.port), self.snapshot, self.holders))
+            place = http.host or "", http.port
+            await self._serve(StatusServer(place, self.snapshot, self.holders, self.queries))
         if control is not None:
             await self._serve(ControlServer(control.path or "", self._operator))
         self._filling = {name for name, pool in parts.pools.items() if pool.limits.prefill == EAGER}
@@ -187,6 +194,8 @@ class Daemon:
         await self._finish(self._clients_gone(parts), hurry, patience)
         for listener in parts.listeners.values():
             listener.stop()
+        for hubs in parts.hubs.values():
+            hubs.stop()
         closing = spawn(self._close_pools(parts), "closing of pools")
         longest = max((pool.limits.close_timeout for pool in parts.pools.values()), default=0.0)
         await self._finish(closing, hurry, longest + 1.0)
@@ -204,7 +213,11 @@ class Daemon:
 
     def _clients_gone(self, parts: Parts) -> "asyncio.Task[None]":
         async def gone() -> None:
-            while any(listener.house.clients for listener in parts.listeners.values()):  # noqa: ASYNC110
+            while clients := [client for one in parts.listeners.values() for client in one.house.clients]:
+                if all(isinstance(client, Tied) for client in clients):
+                    # A stream goes on for ever, and nobody is left whose changes it could still bring.
+                    for client in clients:
+                        client.end(CloseReason.DRAIN)
                 await asyncio.sleep(0.02)
 
         return spawn(gone(), "clients leaving")
@@ -214,6 +227,10 @@ class Daemon:
     def holders(self, pool: str) -> Holders | None:
         """Who holds the sessions of a pool; None when there is no such pool."""
         return holders(self._parts, pool) if self._parts is not None else None
+
+    def queries(self) -> tuple[PoolQueries, ...]:
+        """What was asked of the pools that count it."""
+        return queries(self._parts)
 
     def snapshot(self) -> DaemonStats:
         """The daemon at this moment."""
@@ -235,9 +252,11 @@ class Daemon:
                     max_clients=listener.house.max_clients,
                     clients=listener.house.states(),
                     refusals=dict(listener.house.refusals),
+                    tls_failures=dict(listener.house.tls_failures),
                 )
                 for listener in listeners
             ),
             pools=tuple(pool.snapshot() for pool in pools),
+            certificates=certificates(parts),
             filling=tuple(sorted(self._filling)),
         )

@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 from proxy.pool.limits import BY_KEY, GETMODES, TAGS_OFF, Limits
 from proxy.pool.routes import Routes
-from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, WAIT_TIMEOUT
+from proxy.postgres.begin import LOOK
+from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, TARGET, WAIT_TIMEOUT
 from proxy.postgres.terms import Terms
+from proxy.roles import word_for
 from proxy.servers import routes_of
 from proxy.settings.durations import format_duration, parse_duration
+from proxy.settings.pool_targets import has_roles, target_of
 from proxy.settings.pools import PoolSettings
 
 
@@ -18,6 +21,7 @@ def terms(name: str, pool: PoolSettings, limits: Limits) -> Terms:
         WAIT_TIMEOUT: format_duration(limits.wait_timeout),
         CCLASS: pool.cclass,
         PURITY: pool.purity,
+        TARGET: word_for(target_of(pool)),
     }
     rules: dict[str, Callable[[str], str]] = {
         GETMODE: lambda text: _getmode(name, limits, text),
@@ -29,7 +33,11 @@ def terms(name: str, pool: PoolSettings, limits: Limits) -> Terms:
     }
     routes = routes_of(name, pool)
     rules[SHARD_KEY] = lambda text: _shard_key(name, limits, routes, text)
-    return Terms(name, shown, lambda setting, text: rules[setting](text), parse_duration, limits.begin)
+    rules[TARGET] = lambda text: _word(name, limits, "target", text, "endpoints", has_roles(pool))
+    made = Terms(name, shown, lambda setting, text: rules[setting](text), parse_duration, limits.begin)
+    if pool.read_only_to_replica:
+        made.reads_elsewhere, made.begin = True, made.begin or LOOK
+    return made
 
 
 def _getmode(name: str, limits: Limits, text: str) -> str:

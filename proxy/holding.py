@@ -9,9 +9,11 @@ import time
 from typing import Final
 
 from proxy.building import Parts
-from proxy.observe.snapshot import Holders, HolderStats
+from proxy.observe.snapshot import Holders, HolderStats, PoolQueries
 from proxy.pool.session import Session
+from proxy.relay.backend import SocketBackend
 from proxy.relay.client import Client
+from proxy.relay.hub import ListenHub
 from proxy.relay.link import PREPARING
 
 MOST: Final = 1000
@@ -35,6 +37,16 @@ def holders(parts: Parts, pool: str, most: int = MOST) -> Holders | None:
     return Holders(pool, len(busy), tuple(_holder(one, clients.get(one), now) for one in longest))
 
 
+def queries(parts: Parts | None) -> tuple[PoolQueries, ...]:
+    """What was asked of the pools that have ``query_stats``."""
+    pools = parts.pools.values() if parts is not None else ()
+    return tuple(
+        PoolQueries(pool.name, pool.counters.book.forgotten, pool.counters.book.freeze())
+        for pool in pools
+        if pool.limits.query_stats
+    )
+
+
 def _holder(session: Session, client: Client | None, now: float) -> HolderStats:
     key, name = session.key, client.codec.label() if client is not None else ""
     return HolderStats(
@@ -47,14 +59,20 @@ def _holder(session: Session, client: Client | None, now: float) -> HolderStats:
         peer=client.peer if client is not None else "",
         user=client.user if client is not None else "",
         application_name=name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...",
-        state=_state(client),
+        state=_state(client) if client is not None else _keeper(session),
         held=max(0.0, now - session.busy_since),
+        pinned=client.codec.pinned() if client is not None else "",
     )
 
 
-def _state(client: Client | None) -> str:
-    if client is None:
-        return "login"
+def _keeper(session: Session) -> str:
+    """Who holds a session that no client has."""
+    backend = session.backend
+    listens = isinstance(backend, SocketBackend) and isinstance(backend.holder, ListenHub)
+    return "listen" if listens else "login"
+
+
+def _state(client: Client) -> str:
     if client.phase == PREPARING:
         return "preparing"
     if client.codec.is_running():

@@ -26,6 +26,7 @@ FORMATS: Final = ("auto", "json", "console")
 MASK: Final = "***"
 
 _LONGEST: Final = 256
+_LONGEST_PASSAGE: Final = 16_384
 _READ: Final = 1024  # of a long text, what is looked at for secrets before it is cut
 _DEEPEST: Final = 12
 _WIDEST: Final = 64
@@ -70,10 +71,16 @@ def configure(level: str, format: str) -> None:
     _route_libraries(renderer, lowest)
 
 
+class Passage(str):
+    """Text that is shown in full, though it is long: it is masked and escaped like any other."""
+
+    __slots__ = ()
+
+
 def clean(value: Any, depth: int = 0) -> Any:
     """Make any value safe to show: strings masked, escaped and cut; containers likewise, within bounds."""
     if isinstance(value, str):
-        return _clean_text(value)
+        return _clean_text(value, _LONGEST_PASSAGE if isinstance(value, Passage) else _LONGEST)
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -104,16 +111,16 @@ def _show(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _clean_text(text: str) -> str:
-    long = len(text) > _LONGEST
+def _clean_text(text: str, longest: int = _LONGEST) -> str:
+    long = len(text) > longest
     if long:
-        text = text[:_READ]
+        text = text[: longest * 4]
     if "://" in text:
         text = _USERINFO.sub(rf"\1{MASK}@", text)
     if "=" in text:
         text = _ASSIGNED.sub(rf"\1{MASK}", text)
-    if long and len(text) > _LONGEST:
-        text = text[:_LONGEST] + "…"
+    if long and len(text) > longest:
+        text = text[:longest] + "…"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)

@@ -24,7 +24,13 @@ LIVE_POOL: Final = frozenset(Limits.__dataclass_fields__) - FIXED - {"weights"} 
 LIVE_LISTENER: Final = frozenset(
     {
         "auth",
+        "auth_file",
+        "cert_name",
+        "clientcert",
+        "hba_file",
+        "hba_trust",
         "login_timeout",
+        "map",
         "max_clients",
         "max_message_bytes",
         "pool",
@@ -33,11 +39,26 @@ LIVE_LISTENER: Final = frozenset(
         "tls_cert_file",
         "tls_key_file",
         "tls_ca_file",
+        "tls_crl_file",
+        "tls_min_version",
+        "tls_ciphers",
+        "tls_sni",
         "tcp_keepalive",
         "tcp_keepalive_idle",
         "tcp_keepalive_interval",
         "tcp_keepalive_count",
         "tcp_user_timeout",
+    }
+)
+# Of a pool: how users are looked up, as long as it is the same server that is asked.
+LIVE_LOOKUP: Final = frozenset(
+    {
+        "auth_query",
+        "auth_user",
+        "auth_user_password",
+        "auth_user_password_file",
+        "auth_database",
+        "auth_cache",
     }
 )
 _NAMED: Final = ("listeners", "pools", "users")
@@ -83,12 +104,12 @@ def _is_live(path: Path, running: Settings, new: Settings) -> bool:
     """Whether a running daemon takes over what stands at ``path``."""
     table, name, key = (*path, "", "")[:3]
     if table == "pools":
-        if key == "password":
+        if key == "password" or key in LIVE_LOOKUP:
             return same_server(running, new, name)
         return _is_policy(path)
     if table == "listeners":
         return key in LIVE_LISTENER and same_place(running, new, name)
-    return table in ("users", "log", "drain_timeout")
+    return table in ("users", "maps", "auth_file", "log", "drain_timeout", "tls_reload_interval")
 
 
 def _is_policy(path: Path) -> bool:

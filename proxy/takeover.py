@@ -5,15 +5,18 @@ that are in stay in, sessions that are open stay open.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from proxy.building import Parts, accounts_of, directory_of, listener_of, own_account
+from proxy.building import Parts, listener_of, timeouts_of
+from proxy.building_auth import file_changes, own_account, residents_of, terms_of, ways_of
 from proxy.freedoms import terms
-from proxy.pool.limits import Limits
+from proxy.pool.limits import OFF, Limits
 from proxy.postgres.state import ClientState
 from proxy.relay.client import Client
 from proxy.relay.link import WAITING
 from proxy.relay.listener import Listener
 from proxy.reloading import Difference, compare, effective, same_place, same_server
+from proxy.renewing import Renewal
 from proxy.servers import logins_of
 from proxy.settings import Settings
 from proxy.settings.pools import PoolSettings
@@ -34,26 +37,38 @@ class Takeover:
         """Take over what can be. Raises OSError or ValueError, and then nothing has changed."""
         parts = self.parts
         difference = compare(self.started, self.latest, new)
+        difference = replace(difference, live=(*difference.live, *file_changes(self.latest, new)))
         listeners = self._listeners | {
             name: new.listeners[name] for name in parts.listeners if same_place(self.started, new, name)
         }
         servers = self._servers | {
             name: new.pools[name] for name in parts.pools if same_server(self.started, new, name)
         }
-        accounts = accounts_of(new)
-        directory = directory_of(new.model_copy(update={"pools": servers}), accounts, parts.directory)
+        applied = new.model_copy(update={"pools": servers, "listeners": listeners})
+        residents = residents_of(applied, parts.directory)
         fresh: dict[str, Listener] = {
-            name: listener_of(name, listeners[name], parts.commons, directory, parts.served, parts.pools)
+            name: listener_of(
+                name,
+                listeners[name],
+                parts.commons,
+                residents.at(name),
+                ways_of(listeners[name], new),
+                parts.served,
+                parts.pools,
+            )
             for name in parts.listeners
         }
         self._reconfigure({name: new.pools[name].limits for name in parts.pools if name in new.pools})
         # From here on nothing fails.
         for name, listener in parts.listeners.items():
             listener.adopt(fresh[name])
+        Renewal(parts, lambda: OFF).look()
         for name, served in parts.served.items():
-            served.adopt(own_account(servers[name]), accounts)
+            parts.lookups[name].adopt(terms_of(servers[name]))
+            served.adopt(own_account(servers[name]), residents.accounts)
             served.logins = logins_of(servers[name])
-        parts.directory = directory
+        parts.directory = residents
+        parts.commons.timeouts = timeouts_of(new)
         self._listeners, self._servers, self.latest = listeners, servers, new
         return difference
 

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from logins import answer, packet, run, sasl_data, sasl_initial, startup
-from proxy.codec import Refused
+from logins import answer, certificate, packet, run, sasl_data, sasl_initial, startup
 from proxy.postgres import messages as m
 from proxy.postgres.accounts import Account, Directory
+from proxy.postgres.certificate import endpoint_hash
 from proxy.postgres.client_login import Admitted, Door, log_in
 from proxy.postgres.scram import ScramClient
 from proxy.postgres.verifier import Verifier, keys_of, salt_password
+from proxy.reception import Refused
 
 TLS = packet(m.SSL_CODE)
 GSSENC = packet(m.GSSENC_CODE)
 HELLO = startup(user="ann", database="app")
-BINDING = hashlib.sha256(b"our certificate").digest()
+BINDING = endpoint_hash(certificate("rsa-sha256"))
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ def door(auth: str = "scram-sha-256", tls: str = "allow", **options: Any) -> Doo
         "pool_of": lambda user, database: Pool("app") if database == "app" else None,
         "check_terms": no_terms,
         "refusal": lambda: None,
-        "certificate_hash": BINDING,
         **options,
     }
     return Door(auth=auth, tls=tls, **chosen)

@@ -122,6 +122,7 @@ class FakeBackend(Backend):
         self.begin_error: BaseException | None = None
         self.beginning = Gate()
         self.ended = False  # by the server
+        self.address = ""
         self.ping_error: BaseException | None = None
         self.reset_error: BaseException | None = None
         self.close_error: BaseException | None = None
@@ -171,6 +172,12 @@ class FakeBackend(Backend):
     def is_gone(self) -> bool:
         return self.ended
 
+    def role(self) -> int:
+        return self.opener.roles.get(self.session.endpoint.number, 0)
+
+    def place(self) -> str:
+        return self.address
+
     def die(self, reason: DropReason = DropReason.SERVER_CLOSED) -> None:
         """The server ends the session, and the pool is told."""
         self.ended = True
@@ -191,6 +198,7 @@ class FakeOpener(Opener):
         self.error: BaseException | None = None
         self.opening = Gate()
         self.at: dict[int, BaseException | Gate] = {}
+        self.roles: dict[int, int] = {}  # what each endpoint is, by its number
         self.tried: list[int] = []  # the endpoint of each try
         self.tries = 0
         self.cancelled = 0

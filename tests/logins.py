@@ -1,12 +1,13 @@
 """What the tests of logins share: a shell for conversations that needs no socket, and a few messages."""
 
+import asyncio
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from proxy.codec import StartTls, Work
 from proxy.postgres import messages as m
+from proxy.steps import StartTls, Wait, Work
 
 Peer = Callable[[bytes], bytes]
 
@@ -18,7 +19,14 @@ class EndOfScript(Exception):
 class Pump:
     """Drives one conversation. What it is fed arrives in pieces of ``chunk`` bytes (0: as it is)."""
 
-    def __init__(self, conversation: Any, chunk: int = 0, certificate: bytes | None = None) -> None:
+    def __init__(
+        self,
+        conversation: Any,
+        chunk: int = 0,
+        certificate: bytes | None = None,
+        served: str = "rsa-sha256",
+        alpn: str = "",
+    ) -> None:
         self.sent: list[bytes] = []  # what the conversation wrote, one item for each write
         self.works = 0
         self.tls = False
@@ -27,7 +35,9 @@ class Pump:
         self.done = False
         self._conversation = conversation
         self._chunk = chunk
-        self._certificate = certificate
+        self._certificate = certificate  # the peer's
+        self._served, self._alpn = served, alpn  # what else TLS tells: the name of our certificate
+        self.ahead = b""  # of TLS, received before it began
         self._advance(lambda: next(conversation))
 
     @property
@@ -57,14 +67,22 @@ class Pump:
                 self.works += 1
                 result = step.call()
                 take = lambda result=result: self._conversation.send(result)  # noqa: E731
+            elif isinstance(step, Wait):
+                result = asyncio.run(_awaited(step.call()))
+                take = lambda result=result: self._conversation.send(result)  # noqa: E731
             elif isinstance(step, StartTls):
-                self.sent.append(getattr(step, "send", b""))
-                self.tls = True
+                self.sent.append(step.send)
+                self.tls, self.ahead = True, step.ahead
+                step.served, step.protocol = certificate(self._served) if self._served else b"", self._alpn
                 take = lambda: self._conversation.send(self._certificate)  # noqa: E731
             else:
                 if step:
                     self.sent.append(step)
                 return
+
+
+async def _awaited(found: Any) -> Any:
+    return await found
 
 
 def run(conversation: Any, script: Iterable[bytes | Peer], **options: Any) -> Pump:

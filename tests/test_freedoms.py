@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.freedoms import terms
-from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, WAIT_TIMEOUT
+from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, TARGET, WAIT_TIMEOUT
 from proxy.postgres.terms import Terms
 from proxy.settings.pools import PoolSettings
 
@@ -43,7 +43,13 @@ def test_by_default_a_client_may_choose_how_it_waits_and_nothing_else() -> None:
 
 def test_what_the_pool_has_is_shown() -> None:
     shown = of(getmode="wait", cclass="web", purity="new", max=3).shown
-    assert shown == {GETMODE: "wait", WAIT_TIMEOUT: "30s", CCLASS: "web", PURITY: "new"}
+    assert shown == {
+        GETMODE: "wait",
+        WAIT_TIMEOUT: "30s",
+        CCLASS: "web",
+        PURITY: "new",
+        TARGET: "any",
+    }
 
 
 def test_more_is_allowed_where_it_is_listed_and_where_it_matters() -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from proxy import log as penstock_log
-from proxy.log import clean, configure
+from proxy.log import Passage, clean, configure
 from proxy.reasons import DropReason
 from proxy.tasks import spawn
 
@@ -268,3 +268,11 @@ def test_hostile_text_is_cleaned_quickly() -> None:
             assert loop_time.time() - begin < 0.05
     finally:
         loop_time.close()
+
+
+def test_a_passage_is_shown_in_full_and_masked_and_escaped_like_any_text() -> None:
+    text = "x" * 1_000 + "\n password='secret'"
+    shown = clean(Passage(text))
+    assert shown == "x" * 1_000 + "\\n password=***"
+    assert len(clean(text)) < 300
+    assert len(clean(Passage("y" * 100_000))) < 17_000

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import StartTls
+from postgres.playbook import TERMS_OF_POOL
 from proxy.postgres.accounts import Account
-from proxy.postgres.front import Login, Served
+from proxy.postgres.served import Login, Served
 from proxy.relay.sockets import KeepAlive
 from proxy.servers import endpoints_of, logins_of, routes_of
 from proxy.settings.pools import PoolSettings
+from proxy.steps import StartTls
 
 
 def pool(**values: Any) -> PoolSettings:
@@ -35,14 +36,15 @@ def shards(rule: str, default: str | None, *entries: dict[str, Any]) -> PoolSett
 
 
 def test_each_endpoint_has_its_own_address_and_tls() -> None:
-    east, west = endpoints_of(two(), KeepAlive())
+    east, west = endpoints_of("app", two(), KeepAlive())
     assert (east.host, east.port, east.tls) == ("east", 5433, None)
     assert (west.host, west.port) == ("west", 5432)
     assert west.tls is not None
 
 
 def test_a_plain_backend_is_the_only_endpoint(tmp_path: Path) -> None:
-    [only] = endpoints_of(pool(backend="postgresql://app@/app?host=/run/pg&sslmode=require"), KeepAlive())
+    socket = pool(backend="postgresql://app@/app?host=/run/pg&sslmode=require")
+    [only] = endpoints_of("app", socket, KeepAlive())
     assert (only.path, only.tls) == ("/run/pg/.s.PGSQL.5432", None)
     assert logins_of(pool(backend=EAST)) == {}
     assert routes_of("app", pool(backend=EAST)) is None
@@ -93,7 +95,7 @@ def test_a_hash() -> None:
 
 def served() -> Served:
     own, bob = Account("app", password="secret"), Account("bob", password="his")
-    made = Served("app", "transaction", None, own, "app", "disable", {"a": "1"}, {"bob": bob})  # type: ignore[arg-type]
+    made = Served("app", "transaction", TERMS_OF_POOL, own, "app", "disable", {"a": "1"}, {"bob": bob})
     made.logins = {
         1: Login(Account("shard", password="other"), "data", "require", {"b": "2"}),
         2: Login(None, "app", "disable", {}),

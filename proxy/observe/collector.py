@@ -27,126 +27,14 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from proxy.observe.certificates import certificate_families
+from proxy.observe.families import POOL_COUNTERS, POOL_GAUGES, POOL_HISTOGRAMS, POOL_OUTCOMES
 from proxy.observe.snapshot import DaemonStats, ListenerStats
 from proxy.pool.figures import BREAKERS, SESSION_STATES, HistogramStats, PoolStats
 from proxy.pool.stats import BUCKETS
+from proxy.roles import ROLES
 
 Snapshot = Callable[[], DaemonStats]
-
-_POOL_GAUGES: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] = (
-    ("opened", "Sessions that are open: busy, idle, or in care (ping, reset).", lambda pool: pool.opened),
-    ("busy", "Sessions held by a client.", lambda pool: pool.busy),
-    ("idle", "Sessions that are open and not held.", lambda pool: pool.idle),
-    ("idle_new", "Sessions that are open, and that no client has held yet.", lambda pool: pool.idle_new),
-    (
-        "pending_begin",
-        "Sessions on which a transaction is being begun ahead, for the next client.",
-        lambda pool: pool.pending_begin,
-    ),
-    ("opening", "Sessions being connected and logged in.", lambda pool: pool.opening),
-    (
-        "closing",
-        "Sessions that are given up but not yet ended by the server; each still takes a slot.",
-        lambda pool: pool.closing,
-    ),
-    ("extras", "Sessions that are open above max, as forceget may.", lambda pool: pool.extras),
-    ("waiting", "Clients in the queue for a session.", lambda pool: pool.waiting),
-    (
-        "oldest_wait_seconds",
-        "How long the first client in the queue has waited, in seconds; 0 when nobody waits.",
-        lambda pool: pool.oldest_wait,
-    ),
-    (
-        "oldest_hold_seconds",
-        "How long the session that is busy longest has been held, in seconds; 0 when none is busy.",
-        lambda pool: pool.oldest_hold,
-    ),
-    (
-        "opened_max",
-        "The most sessions that have been open at once since the start.",
-        lambda pool: pool.since_start.most_opened,
-    ),
-    (
-        "busy_max",
-        "The most sessions that have been busy at once since the start.",
-        lambda pool: pool.since_start.most_busy,
-    ),
-    (
-        "waiting_max",
-        "The most clients that have waited at once since the start.",
-        lambda pool: pool.since_start.most_waiting,
-    ),
-    ("paused", "1 while the pool is paused by its operator, else 0.", lambda pool: pool.paused),
-    ("ready", "1 when the latest open of a session succeeded, else 0.", lambda pool: pool.ready),
-)
-
-_POOL_COUNTERS: Final[tuple[tuple[str, str, Callable[[PoolStats], float]], ...]] = (
-    (
-        "pool_enqueued",
-        "Requests for a session that were not granted at once and joined the queue.",
-        lambda pool: pool.enqueued,
-    ),
-    (
-        "pool_waited",
-        "Requests for a session that were granted through the queue.",
-        lambda pool: pool.waited,
-    ),
-    (
-        "pool_handoffs",
-        "Sessions that went on to a waiting client in the very step in which they came back.",
-        lambda pool: pool.handoffs,
-    ),
-    (
-        "pool_peek_dead",
-        "Idle sessions that were not handed out because the server had said or ended something meanwhile.",
-        lambda pool: pool.peek_dead,
-    ),
-    (
-        "pool_fixups",
-        "Sessions whose state was changed for the client that got them.",
-        lambda pool: pool.fixups,
-    ),
-    ("transactions", "Transactions that clients finished.", lambda pool: pool.transactions),
-    ("queries", "Queries that clients sent.", lambda pool: pool.queries),
-)
-
-_POOL_OUTCOMES: Final[tuple[tuple[str, str, str, Callable[[PoolStats], dict[str, int]]], ...]] = (
-    ("opens", "outcome", "Attempts to open a session, by how they ended.", lambda pool: pool.opens),
-    ("drops", "reason", "Sessions that left the pool, by reason.", lambda pool: pool.drops),
-    (
-        "pings",
-        "outcome",
-        "Pings of idle sessions, by outcome.",
-        lambda pool: pool.pings,
-    ),
-    ("resets", "outcome", "Resets of sessions between two clients, by outcome.", lambda pool: pool.resets),
-    (
-        "begins",
-        "outcome",
-        "Transactions begun ahead: used by a client, or expired and begun anew.",
-        lambda pool: pool.begins,
-    ),
-)
-
-_POOL_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[PoolStats], HistogramStats]], ...]] = (
-    (
-        "acquire_seconds",
-        "Time from asking for a session to having it, in seconds: queueing, ping and connect together.",
-        lambda pool: pool.acquire,
-    ),
-    (
-        "wait_seconds",
-        "Time in the queue of the requests that were granted through it, in seconds.",
-        lambda pool: pool.wait,
-    ),
-    ("hold_seconds", "Time that a client held a session, in seconds.", lambda pool: pool.hold),
-    (
-        "open_seconds",
-        "Time to open a session, in seconds: connect, TLS and login together.",
-        lambda pool: pool.open,
-    ),
-    ("ping_seconds", "Time that a ping took which the server answered, in seconds.", lambda pool: pool.ping),
-)
 
 # What prometheus_client writes; it would echo any other version that a scraper claims, or trip over it.
 _KNOWN_VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
@@ -169,10 +57,12 @@ class DaemonCollector(Collector):
         yield from _daemon(stats)
         yield from _pool_gauges(stats.pools)
         yield from _pool_counters(stats.pools)
+        yield from _pins(stats.pools)
         yield from _pool_histograms(stats.pools)
         yield from _endpoints(stats.pools)
         yield from _keys(stats.pools)
         yield from _listeners(stats.listeners)
+        yield from certificate_families(stats)
 
 
 def build_registry(snapshot: Snapshot) -> CollectorRegistry:
@@ -220,7 +110,7 @@ def _daemon(stats: DaemonStats) -> Iterator[Metric]:
 
 
 def _pool_gauges(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
-    for name, text, read in _POOL_GAUGES:
+    for name, text, read in POOL_GAUGES:
         gauge = GaugeMetricFamily(f"penstock_pool_{name}", text, labels=("pool",))
         for pool in pools:
             gauge.add_metric((pool.name,), float(read(pool)))
@@ -246,13 +136,13 @@ def _pool_counters(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
         for (getmode, outcome), count in pool.acquires.items():
             acquires.add_metric((pool.name, getmode, outcome), count)
     yield acquires
-    for name, label, text, read_all in _POOL_OUTCOMES:
+    for name, label, text, read_all in POOL_OUTCOMES:
         counter = CounterMetricFamily(f"penstock_pool_{name}", text, labels=("pool", label))
         for pool in pools:
             for outcome, count in read_all(pool).items():
                 counter.add_metric((pool.name, outcome), count)
         yield counter
-    for name, text, read in _POOL_COUNTERS:
+    for name, text, read in POOL_COUNTERS:
         counter = CounterMetricFamily(f"penstock_{name}", text, labels=("pool",))
         for pool in pools:
             counter.add_metric((pool.name,), read(pool))
@@ -268,8 +158,29 @@ def _pool_counters(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
     yield passed
 
 
+def _pins(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
+    pins = CounterMetricFamily(
+        "penstock_pool_pins",
+        "Times that a client left state on its session which cannot follow it: pinned, it keeps the session; "
+        "refused; or would_pin, in a dry run.",
+        labels=("pool", "reason", "outcome"),
+    )
+    pinned = GaugeMetricFamily(
+        "penstock_pool_pinned",
+        "Clients that keep their session beyond a unit of work, by reason.",
+        labels=("pool", "reason"),
+    )
+    for pool in pools:
+        for (reason, outcome), count in pool.pins.items():
+            pins.add_metric((pool.name, reason, outcome), count)
+        for reason, count in pool.pinned.items():
+            pinned.add_metric((pool.name, reason), count)
+    yield pins
+    yield pinned
+
+
 def _pool_histograms(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
-    for name, text, read in _POOL_HISTOGRAMS:
+    for name, text, read in POOL_HISTOGRAMS:
         family = HistogramMetricFamily(f"penstock_pool_{name}", text, labels=("pool",))
         for pool in pools:
             histogram = read(pool)
@@ -288,14 +199,22 @@ def _endpoints(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:
         "1 for the state that the circuit breaker of a server is in, 0 for the others.",
         labels=("pool", "endpoint", "state"),
     )
+    roles = GaugeMetricFamily(
+        "penstock_endpoint_role",
+        "1 for what a server of several is, as its sessions were told, 0 for the others.",
+        labels=("pool", "endpoint", "role"),
+    )
     for pool in pools:
         for endpoint in pool.endpoints:
             for state, count in endpoint.sessions.items():
                 sessions.add_metric((pool.name, endpoint.name, state), count)
             for state in BREAKERS:
                 breaker.add_metric((pool.name, endpoint.name, state), state == endpoint.breaker)
+            for role in ROLES:
+                roles.add_metric((pool.name, endpoint.name, role), role == endpoint.role)
     yield sessions
     yield breaker
+    yield roles
 
 
 def _keys(pools: tuple[PoolStats, ...]) -> Iterator[Metric]:

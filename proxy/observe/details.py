@@ -26,6 +26,7 @@ SHOWN: Final = 10
 _ENDPOINT_COLUMNS: Final = (
     ("Endpoint", ""),
     ("Pool", "words"),
+    ("Role", "words"),
     ("Breaker", "words"),
     ("Busy", "n"),
     ("Idle", "n"),
@@ -82,6 +83,7 @@ def _endpoint_cells(pool: PoolStats, endpoint: EndpointStats) -> tuple[str, ...]
     return (
         text(endpoint.name),
         text(pool.name),
+        soft("unknown") if endpoint.role == "unknown" else text(endpoint.role.replace("_", " ")),
         word,
         *(number(count) for count in endpoint.sessions.values()),
         number(endpoint.failures),
@@ -146,10 +148,11 @@ def holders(found: Iterable[Holders]) -> str:
 
 def _holder_cells(held: Holders, holder: HolderStats) -> tuple[str, ...]:
     where = f"{holder.session_user}@{holder.database}"
+    pinned = f" <small>keeps {text(holder.pinned.replace('_', ' '))}</small>" if holder.pinned else ""
     return (
         text(holder.application_name) if holder.application_name else soft("no name"),
         duration(holder.held),
-        text(holder.state.replace("_", " ")),
+        text(holder.state.replace("_", " ")) + pinned,
         text_or_dash(holder.user),
         text_or_dash(holder.peer),
         str(holder.client) if holder.client else soft("-"),

@@ -25,7 +25,7 @@ from proxy.observe.collector import Snapshot, bounds, build_registry, choose
 from proxy.observe.door import Door, listen
 from proxy.observe.page import STYLE_HASH, render_page
 from proxy.observe.readiness import one_line, unfilled, unready
-from proxy.observe.snapshot import Holders
+from proxy.observe.snapshot import Holders, PoolQueries
 from proxy.pool.figures import HistogramStats, PoolStats
 
 _HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
@@ -52,7 +52,8 @@ def _nobody(_pool: str) -> Holders | None:
 class StatusServer:
     """Serves ``snapshot`` on ``address``; every answer takes a new one.
 
-    ``holders`` says who holds the sessions of the pool with that name, None when there is no such pool.
+    ``holders`` says who holds the sessions of the pool with that name, None when there is no such pool;
+    ``queries`` what was asked of the pools that count it.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class StatusServer:
         address: tuple[str, int],
         snapshot: Snapshot,
         holders: Callable[[str], Holders | None] = _nobody,
+        queries: Callable[[], tuple[PoolQueries, ...]] = tuple,
     ) -> None:
         self._wanted = address
         self._bound: tuple[str, int] | None = None
         self._snapshot = snapshot
         self._holders = holders
+        self._queries = queries
         self._registry = build_registry(snapshot)
         self._hosts: frozenset[str] | None = None
         self._door: Door | None = None
@@ -102,6 +105,7 @@ class StatusServer:
                 Route("/readyz", self._readyz, methods=["GET"]),
                 Route("/api/v1/pools", self._guarded(self._pools), methods=["GET"]),
                 Route("/api/v1/pools/{name:path}/holders", self._guarded(self._held), methods=["GET"]),
+                Route("/api/v1/queries", self._guarded(self._asked), methods=["GET"]),
                 Route("/", self._guarded(self._page), methods=["GET"]),
             ],
             exception_handlers={HTTPException: _refused},
@@ -155,10 +159,14 @@ class StatusServer:
             return PlainTextResponse(f"there is no pool {one_line(name)}\n", 404)
         return JSONResponse(asdict(found))
 
+    async def _asked(self, request: Request) -> Response:
+        return JSONResponse([asdict(pool) for pool in self._queries()])
+
     async def _page(self, request: Request) -> Response:
         stats = self._snapshot()
         found = [self._holders(pool.name) for pool in stats.pools]
-        return HTMLResponse(render_page(stats, [held for held in found if held is not None]))
+        held = [each for each in found if each is not None]
+        return HTMLResponse(render_page(stats, held, self._queries()))
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
@@ -178,9 +186,12 @@ def pool_json(pool: PoolStats) -> dict[str, Any]:
     acquires: dict[str, dict[str, int]] = {}
     for (getmode, outcome), count in pool.acquires.items():
         acquires.setdefault(getmode, {})[outcome] = count
-    histograms = ("acquire", "wait", "hold", "open", "ping")
+    pins: dict[str, dict[str, int]] = {}
+    for (reason, outcome), count in pool.pins.items():
+        pins.setdefault(reason, {})[outcome] = count
+    histograms = ("acquire", "wait", "hold", "open", "ping", "query")
     found = {name: _histogram_json(getattr(pool, name)) for name in histograms}
-    return asdict(pool) | found | {"acquires": acquires}
+    return asdict(pool) | found | {"acquires": acquires, "pins": pins}
 
 
 def _histogram_json(histogram: HistogramStats) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from proxy.observe import details
+from proxy.observe import asked, details
 from proxy.observe.readiness import is_full, unready, why_down
-from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats
+from proxy.observe.snapshot import DaemonStats, Holders, ListenerStats, PoolQueries
 from proxy.observe.style import STYLE
 from proxy.observe.writing import badge, duration, meter, nonzero, number, soft, span, table, text
 from proxy.pool.figures import Figures, HistogramStats, PoolStats
@@ -53,7 +53,9 @@ _LISTENER_COLUMNS: Final = (
 )
 
 
-def render_page(stats: DaemonStats, holders: Sequence[Holders] = ()) -> str:
+def render_page(
+    stats: DaemonStats, holders: Sequence[Holders] = (), queries: Sequence[PoolQueries] = ()
+) -> str:
     """Write the whole page."""
     reasons = unready(stats)
     word = "draining" if stats.draining else "not ready" if reasons else "ready"
@@ -79,6 +81,7 @@ def render_page(stats: DaemonStats, holders: Sequence[Holders] = ()) -> str:
 {table("requests", "Requests for a session", _REQUEST_COLUMNS, _request_rows(stats.pools))}
 {details.endpoints(stats.pools)}
 {details.holders(holders)}
+{asked.queries(queries)}
 {details.priorities(stats.pools)}
 {details.keys(stats.pools)}
 {table("listeners", "Listeners", _LISTENER_COLUMNS, map(_listener_cells, stats.listeners))}

@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 from proxy.observe.collector import build_registry
-from proxy.observe.snapshot import CLIENT_STATES, DaemonStats, ListenerStats
+from proxy.observe.snapshot import CLIENT_STATES, CertificateStats, DaemonStats, ListenerStats
 from proxy.pool.figures import (
     BREAKERS,
     SESSION_STATES,
@@ -18,7 +18,7 @@ from proxy.pool.figures import (
 )
 from proxy.pool.limits import GETMODES, Limits
 from proxy.pool.stats import BUCKETS, OUTCOMES, Counters
-from proxy.reasons import RefusalReason
+from proxy.reasons import PinOutcome, PinReason, RefusalReason, TlsFailure
 
 _NAMED: Final = {
     "pool": "as configured",
@@ -74,8 +74,14 @@ _API: Final = """
 `GET /api/v1/pools/<name>/holders` says who holds a session, longest first, a thousand at most: the session's
 number, endpoint, database, user (`session_user`) and class; the client's number (as in the log), address,
 user and `application_name`; `state` (`active`, `idle_in_transaction`, `idle`, `preparing` while it is given
-the client's settings, `login` before the client is let in); and `held`, in seconds. `hold_warning` makes a
+the client's settings, `login` before the client is let in, `listen` for the session that listens for all
+clients: see listen.md); and `held`, in seconds. `hold_warning` makes a
 `session_held_long` of it in the log.
+
+`GET /api/v1/queries` gives, for each pool that has `query_stats`, up to 500 `queries`, those first that took
+most time in all: `fingerprint`, `query` (the text without literals), `calls`, `errors`, `rows`, `total` and
+`longest` in seconds; `forgotten` counts the kinds that were asked too long ago to be there. See
+[slow-queries.md](slow-queries.md).
 """
 
 
@@ -115,6 +121,9 @@ def example() -> DaemonStats:
         peek_dead=0,
         fixups=0,
         drops=counters.drops,
+        timeouts=counters.timeouts,
+        pins={(str(reason), str(outcome)): 0 for reason in PinReason for outcome in PinOutcome},
+        pinned={str(reason): 0 for reason in PinReason},
         acquire=histogram,
         wait=histogram,
         hold=histogram,
@@ -139,6 +148,7 @@ def example() -> DaemonStats:
         max_clients=1000,
         clients=dict.fromkeys(CLIENT_STATES, 0),
         refusals={str(reason): 0 for reason in RefusalReason},
+        tls_failures={str(kind): 0 for kind in TlsFailure},
     )
     return DaemonStats(
         version="0.0.0",
@@ -149,6 +159,7 @@ def example() -> DaemonStats:
         loop_lag=0.0,
         listeners=(listener,),
         pools=(pool,),
+        certificates=(CertificateStats("listener", "main", 0.0), CertificateStats("pool", "app", 0.0)),
     )
 
 

@@ -1,8 +1,8 @@
 """What observers are shown: frozen pictures of the daemon, made anew for each scrape or page."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from proxy.pool.figures import PoolStats
+from proxy.pool.figures import PoolStats, QueryStats
 
 CLIENT_STATES = ("login", "idle", "waiting", "active")
 
@@ -17,6 +17,22 @@ class ListenerStats:
     max_clients: int
     clients: dict[str, int]
     refusals: dict[str, int]
+    tls_failures: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CertificateStats:
+    """The certificates of one listener or pool (``kind``).
+
+    ``ends`` is when the first of them expires, in seconds since 1970, infinity where there is none; how often
+    their files were read again, and it went well or not.
+    """
+
+    kind: str
+    name: str
+    ends: float = float("inf")
+    loaded: int = 0
+    failed: int = 0
 
 
 # How a client may hold a session: something runs; it is its turn to speak, within a transaction or not;
@@ -41,6 +57,7 @@ class HolderStats:
     application_name: str
     state: str
     held: float  # seconds
+    pinned: str = ""  # why the client keeps it beyond a unit of work
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,18 @@ class Holders:
     pool: str
     busy: int
     holders: tuple[HolderStats, ...]
+
+
+@dataclass(frozen=True)
+class PoolQueries:
+    """What the clients of one pool asked, by fingerprint; those first that took most time altogether.
+
+    ``forgotten`` kinds were asked too long ago to be there.
+    """
+
+    pool: str
+    forgotten: int
+    queries: tuple[QueryStats, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,7 @@ class DaemonStats:
     loop_lag: float  # seconds: the latest measured delay of the event loop
     listeners: tuple[ListenerStats, ...]
     pools: tuple[PoolStats, ...]
+    certificates: tuple[CertificateStats, ...] = ()
     filling: tuple[str, ...] = ()  # pools that must be full before clients are accepted
 
     @property

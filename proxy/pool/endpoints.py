@@ -3,11 +3,13 @@
 Synchronous, told the time, no I/O. A circuit breaker for each endpoint keeps apart what is often taken
 for the same: an endpoint that refuses logins, and a pool that is full. What an endpoint refuses to one
 key only (a wrong password, no such database) is that key's own affair, and closes it to nobody else.
+What an endpoint is (a primary, a standby) is kept here, too; what follows from it is in targets.py.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import BackendError
+from proxy.roles import ANY, PREFER_STANDBY, ROLES, STANDBY, TARGETS, UNKNOWN, suits
 
 if TYPE_CHECKING:
     from proxy.pool.session import Key, Session
@@ -56,6 +58,11 @@ class Endpoint:
         self.error: BackendError | None = None  # why the latest of `failures` failed
         self.last_error = ""  # why the latest open failed, whoever is to blame; empty when it did not
         self.refusals: dict[Key, Refusal] = {}  # keys that it did not let in, though it is healthy
+        self.role: int = UNKNOWN  # one of roles.ROLES, as its sessions were told
+        self.tried_at = 0.0  # when an open was last begun
+        self.ask_at = 0.0  # when its role is to be asked again, while no session tells of itself
+        self.scout: Session | None = None  # the open that will tell, while the role is not known
+        self.doubted_at = 0.0  # when a session was last given up because it could not write
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name}>"
@@ -89,6 +96,7 @@ class Endpoint:
         self.probe = None
         self.failures += 1
         self.failed_at = now
+        self.role = UNKNOWN  # it may come back as something else
         self.is_broken = 0 < limit <= self.failures
         delay = timeout * (1.0 - jitter / 2.0) if self.is_broken else backoff(self.failures, timeout, jitter)
         self.until = now + delay
@@ -126,14 +134,43 @@ class Endpoints:
             raise ValueError("a pool needs an endpoint")
         self.all = tuple(Endpoint(number, name) for number, name in enumerate(names))
         self.first = first
+        self.own: int = ANY  # the target of clients that name none
+        self.falls_back = True  # those who want a replica get the primary where there is none
+        self.in_order = False  # for the pool's own target: the first that can be had, not the one with fewest
+        self.targeted = False  # somebody cares what the servers are
 
     def allowed(self, key: "Key") -> "tuple[Endpoint, ...]":
         """Where sessions of this key may be opened."""
         return self.all if key.endpoint is None else (key.endpoint,)
 
+    def suits(self, key: "Key", endpoint: Endpoint) -> bool:
+        """What this endpoint is suits the key, as far as is known."""
+        target = key.target
+        if target == ANY or suits(target, endpoint.role):
+            return True
+        if target != PREFER_STANDBY:
+            return False
+        return not any(_may_be_standby(other, key) for other in self.all)
+
+    def _will_do(self, endpoint: Endpoint, key: "Key", now: float) -> bool:
+        if not endpoint.may_open_for(key, now):
+            return False
+        if key.target == ANY or (endpoint.role != UNKNOWN and self.suits(key, endpoint)):
+            return True
+        # One that nobody knows is asked by one login at a time; one that did not suit, after a while.
+        if endpoint.scout is not None:
+            return False
+        return endpoint.role == UNKNOWN or (now >= endpoint.ask_at and not self._is_served(key))
+
+    def _is_served(self, key: "Key") -> bool:
+        for endpoint in self.allowed(key):
+            if endpoint.role != UNKNOWN and not endpoint.failures and self.suits(key, endpoint):
+                return True
+        return False
+
     def askable(self, key: "Key", now: float) -> "list[Endpoint]":
         """Where a session of this key may be tried now, full or not."""
-        return [endpoint for endpoint in self.allowed(key) if endpoint.may_open_for(key, now)]
+        return [endpoint for endpoint in self.allowed(key) if self._will_do(endpoint, key, now)]
 
     def choose(self, key: "Key", now: float, most: int | None) -> Endpoint | None:
         """Where the next session of this key is opened: the endpoint that has the fewest.
@@ -143,18 +180,20 @@ class Endpoints:
         be asked now.
         """
         allowed = self.allowed(key)
+        in_order = self.in_order and key.target == self.own
+        first = 0 if in_order else self.first
         best: Endpoint | None = None
         for offset in range(len(allowed)):
-            endpoint = allowed[(self.first + offset) % len(allowed)]
-            if not endpoint.may_open_for(key, now) or (most is not None and len(endpoint.sessions) >= most):
+            endpoint = allowed[(first + offset) % len(allowed)]
+            if not self._will_do(endpoint, key, now) or (most is not None and len(endpoint.sessions) >= most):
                 continue
-            if best is None or _is_better(endpoint, best):
+            if best is None or _is_better(endpoint, best, key.target, in_order):
                 best = endpoint
         return best
 
     def may_open(self, key: "Key", now: float) -> bool:
         """Some endpoint of this key can be asked for a session, full or not."""
-        return any(endpoint.may_open_for(key, now) for endpoint in self.allowed(key))
+        return any(self._will_do(endpoint, key, now) for endpoint in self.allowed(key))
 
     def suspects(self, now: float) -> list[Endpoint]:
         """Where the latest open failed, and another one may be tried by now."""
@@ -167,7 +206,7 @@ class Endpoints:
         """
         reasons: list[BackendError] = []
         for endpoint in self.allowed(key):
-            if endpoint.may_open_for(key, now):
+            if self._will_do(endpoint, key, now) or (key.target != ANY and endpoint.scout is not None):
                 return None
             refusal = endpoint.refusals.get(key)
             if not endpoint.may_open(now):
@@ -178,13 +217,31 @@ class Endpoints:
         for reason in reasons:
             if is_starting(reason):
                 return reason
+        if key.target != ANY and all(is_of_the_endpoint(reason) for reason in reasons):
+            return self._lacking(key)
         return reasons[0] if reasons else None
 
+    def _lacking(self, key: "Key") -> BackendError:
+        found = ", ".join(
+            f"{endpoint.name} is {ROLES[endpoint.role]}"
+            + (f" ({endpoint.last_error})" if endpoint.last_error and endpoint.role == UNKNOWN else "")
+            for endpoint in self.allowed(key)
+        )
+        return BackendError(f"no server can be had that is {TARGETS[key.target]}: {found}", "08001")
 
-def _is_better(one: Endpoint, other: Endpoint) -> bool:
+
+def _may_be_standby(endpoint: Endpoint, key: "Key") -> bool:
+    if endpoint.failures:
+        return False
+    return endpoint.role == STANDBY or (endpoint.role == UNKNOWN and key not in endpoint.refusals)
+
+
+def _is_better(one: Endpoint, other: Endpoint, target: int, in_order: bool) -> bool:
     if (one.failures > 0) != (other.failures > 0):
         return one.failures == 0
-    return len(one.sessions) < len(other.sessions)
+    if target != ANY and (one.role == UNKNOWN) != (other.role == UNKNOWN):
+        return one.role != UNKNOWN
+    return not in_order and len(one.sessions) < len(other.sessions)
 
 
 # The server is only starting up (or shutting down) and says so: whoever waits may go on waiting.

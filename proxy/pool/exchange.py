@@ -18,6 +18,7 @@ from proxy.pool import choosing, growth, queueing
 from proxy.pool.alarm import Alarm
 from proxy.pool.care import Care
 from proxy.pool.ending import Ending
+from proxy.pool.failover import Failover
 from proxy.pool.keeping import Keeper
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import (
@@ -30,7 +31,7 @@ from proxy.pool.limits import (
     WARN,
     Limits,
 )
-from proxy.pool.opening import Opening, is_starting
+from proxy.pool.opening import Opening
 from proxy.pool.session import BEGIN, BUSY, IDLE, PING, RECOVERY, RESET, Key, Opener, Session, Waiter
 from proxy.pool.stats import GONE, GRANTED, Counters, outcome_of
 from proxy.reasons import DropReason
@@ -65,6 +66,8 @@ class Exchange:
         )
         self.keeper = Keeper(ledger, self.opening, self.care, self.ending, default_key, clock, self.wake)
         self.alarm = Alarm(clock, self._expire)  # the next deadline of a waiter
+        self.failover = Failover(ledger, self.opening, clock, self.drop, self.refuse, self.wake)
+        self.keeper.failover = self.failover
 
     # -- the warm path --------------------------------------------------------------------------
 
@@ -129,8 +132,7 @@ class Exchange:
         """Give the session to the first waiter, else to rest or to its end; True when a waiter took it."""
         ledger = self.ledger
         if ledger.is_old(session, now):
-            is_aged = session.generation == ledger.generation
-            self.drop(session, DropReason.MAX_LIFETIME if is_aged else DropReason.GENERATION)
+            self.drop(session, ledger.why_old(session))
             return False
         while ledger.queue:
             waiter = queueing.next_for(ledger, session, now)
@@ -203,8 +205,8 @@ class Exchange:
         """Queue a waiter; it is granted a session or refused, perhaps within this call."""
         ledger, now = self.ledger, self._clock()
         error: ProxyError | None = queueing.admit(ledger, waiter, now)
-        if error is None:
-            error = self._known_down(waiter.key, now)
+        if error is None and not ledger.has_key(waiter.key):
+            error = self.failover.why_not_wait(waiter.key, waiter.getmode)
             if error is not None:
                 ledger.withdraw(waiter)
         if error is not None:
@@ -223,13 +225,6 @@ class Exchange:
             return False
         self.counters.acquires[waiter.getmode][GONE] += 1
         return True
-
-    def _known_down(self, key: Key, now: float) -> BackendError | None:
-        # The server has just refused to open a session, and there is none to wait for.
-        if self.ledger.has_key(key):
-            return None
-        error = self.opening.why_down(key)
-        return None if error is None or is_starting(error) else error
 
     def refuse(self, waiter: Waiter, error: ProxyError) -> None:
         """Tell a waiter, who is in no queue any more, that there is no session."""
@@ -319,7 +314,10 @@ class Exchange:
         self._serve(now, failed=True)
 
     def _arrived(self, session: Session) -> None:
+        self.failover.arrived(session)
         self._returned(session)
+        if session.doom is not None:
+            self.failover.lacking(session.key, None)
         self.keeper.look_if_filled()
         # One that was opened for a forceget client may have gone to somebody else.
         self._serve(self._clock())
@@ -332,11 +330,8 @@ class Exchange:
         self._serve(self._clock(), failed=True)
 
     def _open_failed(self, key: Key, error: BackendError) -> None:
-        # Where another endpoint can be asked, nobody is refused yet.
-        if self._known_down(key, self._clock()) is not None:
-            for waiter in [waiter for waiter in self.ledger.queue if waiter.key is key]:
-                if self.ledger.withdraw(waiter):
-                    self.refuse(waiter, error)
+        # Where another endpoint can be asked, or is about to take over, nobody is refused yet.
+        self.failover.lacking(key, error)
         self._serve(self._clock())
 
     def wake(self) -> None:

@@ -3,7 +3,7 @@
 Nothing here counts, decides or refers to anything that lives. Times are in seconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 # Where a session that takes a slot may be; care: in the pool's own hands (ping, reset, recovery, begin).
@@ -52,7 +52,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class EndpointStats:
-    """One server of a pool. ``sessions`` by state; ``breaker`` is closed, open or half_open."""
+    """One server of a pool. ``sessions`` by state; ``breaker`` is closed, open or half_open.
+
+    ``role`` is primary, read_only (as a primary, but transactions are read-only there), standby or unknown.
+    """
 
     name: str
     sessions: dict[str, int]
@@ -60,13 +63,14 @@ class EndpointStats:
     failures: int  # opens that failed in a row
     retry_in: float  # until then nothing is opened
     last_error: str  # why the latest open failed, "" when it did not
+    role: str = "unknown"
 
 
 @dataclass(frozen=True)
 class KeyStats:
     """The sessions that serve the same clients, and the clients that wait for one of them.
 
-    ``endpoint`` is where a shard key leads, "" for any.
+    ``endpoint`` is where a shard key leads, or what kind of server they have asked for, "" for any.
     """
 
     database: str
@@ -90,6 +94,19 @@ class PriorityStats:
     weight: float
     waiting: int
     oldest_wait: float
+
+
+@dataclass(frozen=True)
+class QueryStats:
+    """One kind of query, as it was asked so far."""
+
+    fingerprint: str
+    query: str  # without its literals
+    calls: int
+    errors: int
+    rows: int
+    total: float
+    longest: float
 
 
 @dataclass(frozen=True)
@@ -142,3 +159,12 @@ class PoolStats:
     priorities: tuple[PriorityStats, ...]
     ready: bool  # the latest open succeeded
     last_error: str  # why the latest open failed, "" when it did not
+    # Sessions kept by their clients beyond a unit of work; outcome: pinned, refused or would_pin.
+    pins: dict[tuple[str, str], int] = field(default_factory=dict)  # (reason, outcome)
+    pinned: dict[str, int] = field(default_factory=dict)  # reason: clients that keep theirs now
+    listening_clients: int = 0  # for whom a shared session listens
+    listening_channels: int = 0
+    notifications: int = 0  # told to them
+    timeouts: dict[str, int] = field(default_factory=dict)  # reason
+    slow_queries: int = 0
+    query: HistogramStats = HistogramStats((0,) * 17, 0.0)  # while watched

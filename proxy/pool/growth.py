@@ -138,11 +138,8 @@ def fresh(ledger: Ledger, waiter: Waiter, now: float, strict: bool, found: Plan)
 
 
 def _close_old(ledger: Ledger, session: Session, closes: list[tuple[Session, DropReason]]) -> None:
-    reason = DropReason.MAX_LIFETIME
-    if session.generation != ledger.generation:
-        reason = DropReason.GENERATION
     ledger.close(session)
-    closes.append((session, reason))
+    closes.append((session, ledger.why_old(session)))
 
 
 def _look_after(ledger: Ledger, waiter: Waiter, strict: bool, found: Plan) -> bool:
@@ -166,7 +163,7 @@ def _open_for(ledger: Ledger, waiter: Waiter, now: float, walk: _Walk, found: Pl
     if not _open(ledger, waiter.key, now, found):
         return False
     # The first session of a step is this waiter's; the rest of `increment` is for those behind it.
-    for _ in range(ledger.limits.increment - 1):
+    for _ in range(ledger.limits.increment - 1 if waiter.key.private is None else 0):
         if ledger.used >= ledger.limits.max or not _open(ledger, waiter.key, now, found):
             break
         walk.coming[waiter.key] = walk.coming.get(waiter.key, 0) + 1
@@ -216,6 +213,8 @@ def why_not_kept(ledger: Ledger, session: Session, now: float) -> DropReason | N
     limits = ledger.limits
     if ledger.closed:
         return DropReason.DRAIN
+    if session.key.private is not None:
+        return DropReason.REPLICATION  # the one whom it would suit has gone
     if (limits.max_forced or ledger.excess) and ledger.is_surplus(session):
         return DropReason.FORCED if limits.max_forced else DropReason.SHRUNK
     if limits.max_idle is not None and session.care != PING and ledger.idle >= limits.max_idle:

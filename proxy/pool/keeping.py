@@ -11,6 +11,7 @@ import structlog
 from proxy.pool import growth
 from proxy.pool.care import Care
 from proxy.pool.ending import Ending
+from proxy.pool.failover import Failover
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import BEGIN_AHEAD, PING_AT_ACQUIRE, REAP_IN_BACKGROUND
 from proxy.pool.opening import Opening
@@ -41,6 +42,7 @@ class Keeper:
         self._clock = clock
         self._serve = serve
         self._task: asyncio.Task[None] | None = None
+        self.failover: Failover | None = None  # set once, by whoever made both
         self._filled: asyncio.Future[None] | None = None  # somebody waits until `min` is open
 
     def start(self, delay: float = 0.0) -> None:
@@ -97,6 +99,15 @@ class Keeper:
             shortest = min(shortest, limits.ping_interval)
         return max(0.05, min(1.0, shortest / 4))
 
+    def _ask(self, now: float) -> None:
+        if self.failover is not None:
+            self.failover.watch(now)
+            opens, pings = self.failover.ask(self._default_key, now)
+            for session in opens:
+                self._opening.start(session)
+            for session in pings:
+                self._care.start(session)
+
     def tick(self) -> None:
         """One look at everything."""
         ledger, opening = self._ledger, self._opening
@@ -115,5 +126,6 @@ class Keeper:
             opening.start(session)
         for session in growth.probe(ledger, self._default_key, now):
             opening.start(session)
+        self._ask(now)
         self.look_if_filled()
         self._serve()

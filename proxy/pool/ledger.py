@@ -25,6 +25,8 @@ from proxy.pool.session import (
     Session,
     Waiter,
 )
+from proxy.reasons import DropReason
+from proxy.roles import UNKNOWN
 
 # Where a session may go from each state, as bits.
 _LEGAL = (
@@ -246,6 +248,12 @@ class Ledger:
         """The session must not serve anybody any more: too old, or of an older generation."""
         return now >= session.expires or session.generation != self.generation
 
+    def why_old(self, session: Session) -> DropReason:
+        """Why a session that ``is_old`` is dropped."""
+        if session.generation != self.generation:
+            return DropReason.GENERATION
+        return session.doom or DropReason.MAX_LIFETIME
+
     def open(self, key: Key, endpoint: Endpoint, now: float) -> Session:
         """Take a slot for a session that is to be opened."""
         self._numbers += 1
@@ -254,6 +262,10 @@ class Ledger:
         session.forced = self.used >= self.limits.max
         if endpoint.is_broken:
             endpoint.probe = session
+        endpoint.tried_at = now
+        is_known = endpoint.role != UNKNOWN and now < endpoint.ask_at
+        if self.endpoints.targeted and not is_known and endpoint.scout is None:
+            endpoint.scout = session
         endpoint.sessions.add(session)
         self.opening.add(session)
         return session
@@ -274,6 +286,8 @@ class Ledger:
         self.move(session, GONE)
         if session.endpoint.probe is session:
             session.endpoint.probe = None
+        if session.endpoint.scout is session:
+            session.endpoint.scout = None
         if session.affinity:
             self.unshare(session)
         if self.excess:

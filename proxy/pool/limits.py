@@ -73,6 +73,11 @@ BEGIN_DEFERRED: Final = 1
 BEGIN_AHEAD: Final = 2
 BEGINS: Final = ("pass", "deferred", "ahead")
 
+# What the log of slow queries shows of a statement: its text without its literals, or as it was sent.
+LOG_FINGERPRINT: Final = 0
+LOG_RAW: Final = 1
+LOG_STATEMENTS: Final = ("fingerprint", "raw")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -117,6 +122,8 @@ class Limits:
     slow_start: bool = True
     breaker_failures: int = 5
     breaker_timeout: float = 5.0
+    failover_wait: float = 0.0  # how long clients are held when no server will do
+    role_check_interval: float = 30.0  # between two questions what a server is
     connect_timeout: float = 15.0  # one open: connect, TLS and login together
     io_parallel: int = 32  # pings and closes in parallel
     reset_timeout: float = 5.0
@@ -126,9 +133,23 @@ class Limits:
     begin_max_age: float = 5.0
     idle_transaction_timeout: float = OFF
     hold_warning: float = OFF
+    # Time, and what is told of it.
+    query_timeout: float = OFF
+    transaction_timeout: float = OFF
+    client_idle_timeout: float = OFF
+    query_wait_notify: float = 5.0
+    log_min_duration: float = OFF
+    log_statements: int = LOG_FINGERPRINT
+    log_statement_bytes: int = 200
+    query_stats: bool = False
     client_may_set: frozenset[str] = field(
         default_factory=lambda: frozenset({"nowait", "timedwait", "wait_timeout"})
     )
+
+    @property
+    def watches(self) -> bool:
+        """Each query is timed, and its text kept until its end."""
+        return self.query_stats or self.log_min_duration != OFF
 
     @property
     def ceiling(self) -> int:

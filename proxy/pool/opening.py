@@ -27,6 +27,7 @@ __all__ = ["Opening", "is_starting"]
 _log = structlog.get_logger("penstock")
 # A timer of the loop may ring up to a clock's tick early.
 _A_TICK = 0.001
+_LONGEST_TRIAL = 5.0  # seconds
 
 
 class Opening:
@@ -115,7 +116,7 @@ class Opening:
     async def _open(self, session: Session) -> None:
         started, limits = self._clock(), self._ledger.limits
         try:
-            async with asyncio.timeout(limits.connect_timeout):
+            async with asyncio.timeout(limits.connect_timeout if not session.is_trial else _trial(limits)):
                 session.backend = await self._opener.open(session)
         except Exception as error:
             self._note_failure(session, _explained(error, limits), started)
@@ -157,7 +158,7 @@ class Opening:
         gate = self._gates[endpoint]
         gate.leave(session)
         self._counters.opens_failed += 1
-        if is_of_the_endpoint(error):
+        if key.private is None and is_of_the_endpoint(error):
             gate.narrow()
             delay = self._hold_against_endpoint(endpoint, error, started)
             given_up = [session, *gate.turn_away()]
@@ -215,9 +216,10 @@ class Opening:
 
     def _hold_against_key(self, key: Key, endpoint: Endpoint, error: BackendError) -> float:
         now = self._clock()
-        self._is_healthy(endpoint)  # it answered
         delay = endpoint.refused(key, error, now, random.random())
-        endpoint.last_error = error.message
+        if key.private is None:
+            self._is_healthy(endpoint)  # it answered
+            endpoint.last_error = error.message
         if self._is_own(key):
             self._reached.discard(endpoint)
             if not self._reached:
@@ -244,6 +246,11 @@ class Opening:
         if isinstance(what, Endpoint) and what.breaker(self._clock()) == HALF_OPEN:
             _log.info("breaker_half_open", pool=self._ledger.name, endpoint=what.name)
         self._retry()
+
+
+def _trial(limits: Limits) -> float:
+    # One that only looks whether a server is back must not hold its slot as long where that is black-holed.
+    return min(limits.connect_timeout, _LONGEST_TRIAL)
 
 
 def jittered_lifetime(limits: Limits) -> float:

@@ -99,6 +99,7 @@ def shut(pool: "Pool") -> None:
     pool.adopt(pool.limits)
     pool.keeper.stop()
     pool.alarm.stop()
+    pool.failover.stop()
     pool.opening.stop()
     for waiter in list(ledger.queue):
         if ledger.withdraw(waiter):

@@ -19,6 +19,7 @@ from proxy.pool.snapshot import freeze, reset_marks
 from proxy.pool.stats import PoolStats
 from proxy.pool.ticket import acquire
 from proxy.reasons import DropReason
+from proxy.roles import ANY, target_for
 
 # Keys are remembered so that two clients who want the same have the same; clients choose some of their parts.
 _MOST_KEYS: Final = 4096
@@ -29,7 +30,8 @@ class Pool(Exchange):
 
     ``default_key`` (database, user) is what ``min`` is filled with, and what is tried until a server is back.
     ``endpoints`` are the servers' names; ``routes`` say which of them a shard key leads to; ``cclass`` is
-    the class of clients that name none.
+    the class of clients that name none, ``target`` (roles.TARGETS) which servers will do for those who do
+    not say.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Pool(Exchange):
         endpoints: tuple[str, ...] = (),
         routes: Routes | None = None,
         cclass: str = "",
+        target: int = ANY,
     ) -> None:
         servers = Endpoints(endpoints or (name,))
+        servers.own, servers.targeted = target, target != ANY
         at = None if routes is None or routes.default is None else servers.all[routes.default]
-        own = Key(default_key[0], default_key[1], cclass, at)
+        own = Key(default_key[0], default_key[1], cclass, at, target)
         super().__init__(Ledger(name, limits, servers), opener, own, clock)
         self.pool_mode = pool_mode
         self.resets = pool_mode == "session"  # something is sent to a session each time it is given back
@@ -58,7 +62,7 @@ class Pool(Exchange):
             self.ledger.homes = tuple(own if shard.endpoint is at else shard for shard in shards)
         # One for each that a client has proven it may use.
         self._own = own
-        self._keys: dict[tuple[str, str, str, int], Key] = {
+        self._keys: dict[tuple[str, str, str, int, int], Key] = {
             _name(key): key for key in (own, *self.ledger.homes)
         }
 
@@ -72,13 +76,19 @@ class Pool(Exchange):
         """Why the latest open of the default key failed; empty when it did not."""
         return self.opening.last_error
 
-    def key(self, database: str, user: str, cclass: str = "", shard_key: str | None = None) -> Key:
-        """The one key object for a database, a user, a class and a shard key.
+    def key(
+        self, database: str, user: str, cclass: str = "", shard_key: str | None = None, target: str = ""
+    ) -> Key:
+        """The one key object for a database, a user, a class, a shard key and a target (roles.WORDS).
 
         Raises ValueError with a sentence when the shard key leads nowhere.
         """
-        endpoint = _endpoint(self.ledger.endpoints, self.routes, shard_key)
-        wanted = Key(database, user, cclass or self.cclass, endpoint)
+        endpoints = self.ledger.endpoints
+        endpoint = _endpoint(endpoints, self.routes, shard_key)
+        number = target_for(target, endpoints.own, endpoints.falls_back) if target else endpoints.own
+        if number != ANY:
+            endpoints.targeted = True
+        wanted = Key(database, user, cclass or self.cclass, endpoint, number)
         name = _name(wanted)
         key = self._keys.get(name)
         if key is None:
@@ -189,5 +199,6 @@ def _endpoint(endpoints: Endpoints, routes: Routes | None, shard_key: str | None
     return None if number is None else endpoints.all[number]
 
 
-def _name(key: Key) -> tuple[str, str, str, int]:
-    return key.database, key.user, key.cclass, -1 if key.endpoint is None else key.endpoint.number
+def _name(key: Key) -> tuple[str, str, str, int, int]:
+    number = -1 if key.endpoint is None else key.endpoint.number
+    return key.database, key.user, key.cclass, number, key.target

@@ -12,6 +12,8 @@ from mypy_extensions import mypyc_attr
 from proxy.errors import ProxyError
 from proxy.pool.endpoints import Endpoint
 from proxy.pool.limits import OFF, TIMEDWAIT
+from proxy.reasons import DropReason
+from proxy.roles import ANY, TARGETS, UNKNOWN
 
 OPENING: Final = 0  # being connected and logged in; its slot is taken already
 IDLE: Final = 1  # open, fresh enough to be looked at, held by nobody
@@ -34,19 +36,35 @@ class Key:
     """What a session must match to serve a client: one object for each, compared by identity.
 
     ``cclass`` is the connection class (as Oracle's), "" for none. ``endpoint`` is where a shard key leads;
-    None: any endpoint of the pool will do.
+    None: any endpoint of the pool will do, as far as its role suits ``target`` (one of roles.TARGETS).
     """
 
-    def __init__(self, database: str, user: str, cclass: str = "", endpoint: Endpoint | None = None) -> None:
+    def __init__(
+        self, database: str, user: str, cclass: str = "", endpoint: Endpoint | None = None, target: int = ANY
+    ) -> None:
         self.database = database
         self.user = user
         self.cclass = cclass
         self.endpoint = endpoint
+        self.target = target
+        # Of a session that is one client's alone: what it is opened with, and the key it would have else.
+        self.private: object | None = None
+        self.like: Key | None = None
+
+    def alone(self, private: object) -> "Key":
+        """One for a single client: no session of anybody else suits it, and its own suits nobody else."""
+        key = Key(self.database, self.user, self.cclass, self.endpoint, self.target)
+        key.private, key.like = private, self
+        return key
 
     def __repr__(self) -> str:
         text = f"{self.user}@{self.database}"
+        if self.private is not None:
+            text += " (replication)"
         if self.cclass:
             text += f" class {self.cclass}"
+        if self.target != ANY:
+            text += f" ({TARGETS[self.target]})"
         return text if self.endpoint is None else f"{text} on {self.endpoint.name}"
 
 
@@ -90,6 +108,14 @@ class Backend(ABC):
     def is_gone(self) -> bool:
         """The server has already ended the session, or the connection is lost."""
 
+    def place(self) -> str:
+        """The address that the session is connected to; "" where it has none."""
+        return ""
+
+    def role(self) -> int:
+        """What the server is, as far as this session was told: one of roles.ROLES."""
+        return UNKNOWN
+
 
 class Session:
     """The record of one session; ``number`` is its id in logs. Times are monotonic seconds."""
@@ -109,6 +135,7 @@ class Session:
         self.busy_since = now
         self.expires: float = OFF  # when max_lifetime, jittered, is over
         self.generation = 0  # the pool's when this session was opened
+        self.doom: DropReason | None = None  # why it serves nobody any more, though it could
         self.used = False  # some client has held it
         self.core = False  # reuse = "tiered": one of the first `min_per_endpoint`
         self.tag: object | None = None  # the state that its last client left it in; None: as it was opened

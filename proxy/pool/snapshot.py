@@ -12,6 +12,7 @@ from proxy.pool.ledger import Ledger
 from proxy.pool.limits import GETMODES
 from proxy.pool.session import BEGIN, STATES, Key, Session
 from proxy.pool.stats import OUTCOMES, Counters
+from proxy.roles import ROLES, TARGETS
 
 # Clients choose some parts of a key, so there may be any number of them.
 _MOST_KEYS: Final = 100
@@ -67,6 +68,14 @@ def freeze(
         peek_dead=counters.peek_dead,
         fixups=counters.fixups,
         drops=dict(counters.drops),
+        pins=dict(counters.pins),
+        pinned=dict(counters.pinned),
+        listening_clients=counters.listens.clients,
+        listening_channels=counters.listens.channels,
+        notifications=counters.listens.delivered,
+        timeouts=dict(counters.timeouts),
+        slow_queries=counters.slow_queries,
+        query=counters.query.snapshot(),
         acquire=counters.acquire.snapshot(),
         wait=counters.waits(),
         hold=counters.hold.snapshot(),
@@ -100,26 +109,31 @@ def _endpoint(endpoint: Endpoint, now: float) -> EndpointStats:
         failures=endpoint.failures,
         retry_in=max(0.0, endpoint.until - now),
         last_error=endpoint.last_error,
+        role=ROLES[endpoint.role],
     )
 
 
 def _keys(ledger: Ledger) -> tuple[KeyStats, ...]:
     sessions: dict[Key, list[Session]] = {}
     for session in ledger.sessions():
-        sessions.setdefault(session.key, []).append(session)
-    waiting = Counter(waiter.key for waiter in ledger.queue)
+        sessions.setdefault(session.key.like or session.key, []).append(session)
+    waiting = Counter(waiter.key.like or waiter.key for waiter in ledger.queue)
     # A key that nobody has a session of may still have waiters.
     sizes = Counter({key: len(group) for key, group in sessions.items()}) + waiting
-    return tuple(_key(key, sessions.get(key, []), waiting[key]) for key, _ in sizes.most_common(_MOST_KEYS))
+    own = ledger.endpoints.own
+    return tuple(
+        _key(key, own, sessions.get(key, []), waiting[key]) for key, _ in sizes.most_common(_MOST_KEYS)
+    )
 
 
-def _key(key: Key, sessions: list[Session], waiting: int) -> KeyStats:
+def _key(key: Key, own: int, sessions: list[Session], waiting: int) -> KeyStats:
+    asked = TARGETS[key.target] if key.target != own else ""
     states = Counter(STATES[session.state] for session in sessions)
     return KeyStats(
         database=key.database,
         user=key.user,
         cclass=key.cclass,
-        endpoint=key.endpoint.name if key.endpoint is not None else "",
+        endpoint=key.endpoint.name if key.endpoint is not None else asked,
         waiting=waiting,
         busy=states["busy"],
         idle=states["idle"],

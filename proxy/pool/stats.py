@@ -8,9 +8,11 @@ its shape is in figures.py.
 from typing import Final
 
 from proxy.errors import PoolBusy, PoolClosed, PoolPaused, PoolTimeout, ProxyError, QueueFull, RefusedEarly
+from proxy.hearing import Tally
+from proxy.pool.book import Book
 from proxy.pool.figures import Figures, HistogramStats, PoolStats
 from proxy.pool.limits import GETMODES
-from proxy.reasons import DropReason
+from proxy.reasons import DropReason, TimeoutReason
 
 __all__ = ["BUCKETS", "OUTCOMES", "Counters", "Histogram", "HistogramStats", "PoolStats", "outcome_of"]
 
@@ -116,7 +118,7 @@ class Counters:
     when it shrinks. ``now`` is when the pool was made.
     """
 
-    def __init__(self, now: float = 0.0) -> None:
+    def __init__(self, now: float = 0.0) -> None:  # noqa: PLR0915  (a record: every field, once)
         self.started = now
         self.reset_at = now
         self.acquires: list[list[int]] = [[0] * len(OUTCOMES) for _ in GETMODES]
@@ -132,6 +134,14 @@ class Counters:
         self.begins_used = 0  # transactions begun ahead that a client then got
         self.begins_expired = 0  # ... that grew older than begin_max_age and were begun anew
         self.drops: dict[str, int] = {str(reason): 0 for reason in DropReason}
+        self.timeouts: dict[str, int] = {str(reason): 0 for reason in TimeoutReason}
+        self.slow_queries = 0  # those that took log_min_duration
+        self.query = Histogram()  # queries, from their first byte sent to their answer; only while watched
+        self.book = Book()
+        # Clients that keep their session beyond a unit of work: (reason, outcome), and those that do now.
+        self.pins: dict[tuple[str, str], int] = {}
+        self.pinned: dict[str, int] = {}
+        self.listens = Tally()  # the hubs' own, where there are any
         self.acquire = Histogram()  # every grant; those at once as nothing
         self.hold = Histogram()
         self.open = Histogram()
@@ -190,6 +200,7 @@ class Counters:
         self.wait_min, self.wait_max = 0.0, -1.0
         self._then = self._totals()
         self.reset_at = now
+        self.book.clear()
 
     @property
     def granted(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import BackendError, ProxyError
 from proxy.pool.session import BUSY, Key, Session, Waiter
+from proxy.reasons import DropReason
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
@@ -62,7 +63,10 @@ async def acquire(
         if ticket.session is None:
             pool.withdraw(ticket)
         elif ticket.session.state == BUSY:
-            pool.release(ticket.session)
+            if key.private is None:
+                pool.release(ticket.session)
+            else:
+                pool.drop(ticket.session, DropReason.REPLICATION)
         raise
     if session.state != BUSY:
         # Lost between the hand-over and this step.

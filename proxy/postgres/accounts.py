@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from secrets import token_bytes
 from typing import Final
 
-from proxy.codec import Conversation, Work
 from proxy.postgres.verifier import (
     ITERATIONS,
     SALT_LENGTH,
@@ -20,6 +19,7 @@ from proxy.postgres.verifier import (
     prepare,
     salt_password,
 )
+from proxy.steps import Conversation, Work
 
 SALTED_CAP: Final = 8  # salted keys kept for one account: a server that changes its salt cannot fill memory
 
@@ -75,6 +75,15 @@ class Account:
             data = self.password.encode("utf-8", "surrogateescape") + user.encode("utf-8")
             return hashlib.md5(data, usedforsecurity=False).hexdigest()
         return self.md5 if user == self.name else None
+
+    def has_secret(self) -> bool:
+        """Whether anything is known that a client could show."""
+        return self.password is not None or self.verifier is not None or self.md5 is not None
+
+    def same_secret(self, other: "Account") -> bool:
+        """Whether the same proves both."""
+        mine = (self.password, self.verifier, self.md5)
+        return mine == (other.password, other.verifier, other.md5)
 
     def speaks_scram(self) -> bool:
         """Whether a client's SCRAM exchange can be checked against this account."""
@@ -158,11 +167,14 @@ class Directory:
         """The account of a user, or None."""
         return self._accounts.get(user)
 
-    def stand_in(self, user: str) -> Account:
+    def stand_in(self, user: str, like: tuple[int, int] | None = None) -> Account:
         """An account for a user that cannot log in: it behaves as one of the real ones, and nothing fits it.
 
-        Which one it imitates depends on the name alone, so that asking again gives the same picture.
+        Which one it imitates depends on the name alone, so that asking again gives the same picture; or it
+        is like those of a server: iterations and bytes of salt of their verifiers.
         """
+        if like is not None:
+            return Account(user, verifier=mock_verifier(user, self._secret, *like), is_mock=True)
         place = hmac.digest(self._secret, b"imitate" + user.encode("utf-8", "replace"), "sha256")
         model = None
         if self._names:

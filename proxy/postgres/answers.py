@@ -28,9 +28,29 @@ _FATAL = {
     CloseReason.IDLE_TRANSACTION: (
         "25P03",
         "terminating connection due to idle-in-transaction timeout",
-        "The setting is idle_transaction_timeout of the pool.",
+        "The setting is idle_transaction_timeout of the pool, or of the user.",
+    ),
+    CloseReason.TRANSACTION: (
+        "25P04",
+        "terminating connection due to transaction timeout",
+        "The setting is transaction_timeout of the pool, or of the user.",
+    ),
+    CloseReason.CLIENT_IDLE: (
+        "57P05",
+        "terminating connection due to idle-session timeout",
+        "The setting is client_idle_timeout of the pool, or of the user.",
     ),
     CloseReason.SESSION_LOST: ("08006", "the session with the server was lost", ""),
+    CloseReason.LISTEN_LOST: (
+        "08006",
+        "the session that listened for this client was lost, and notifications with it",
+        "LISTEN again, and look at what may have been missed. To stay connected: listen_lost of the pool.",
+    ),
+    CloseReason.LISTEN_BACKLOG: (
+        "53400",
+        "this client does not take its notifications",
+        "Read them, outside of transactions, too; or raise listen_backlog of the pool.",
+    ),
     CloseReason.PROTOCOL_ERROR: ("08P01", "protocol error", ""),
 }
 
@@ -76,6 +96,21 @@ def canceled() -> bytes:
     )
 
 
+def timed_out() -> bytes:
+    """The query has taken too long, so we have had the server cancel it."""
+    return error(
+        "ERROR",
+        "57014",
+        "canceling statement due to query timeout",
+        hint="The setting is query_timeout of the pool, or of the user.",
+    )
+
+
+def notice(text: str, detail: str) -> bytes:
+    """Something that is no error."""
+    return b"N" + error("NOTICE", "00000", text, detail=detail)[1:]
+
+
 def broken(text: str) -> bytes:
     """The client broke the protocol."""
     return error("FATAL", "08P01", text)
@@ -93,6 +128,10 @@ def forget(state: ClientState, answer: bytes) -> bytes:
     Where the client has been told that its transaction is open, that has failed now.
     """
     end = READY_IDLE
+    if state.more:
+        # What waits is the first message of a segment, or a Query: it is looked at when it is skipped.
+        state.more = False
+        state.segment = True
     if state.deferred != NOT_DEFERRED:
         state.deferred = REFUSED
         end = ready(FAILED)
@@ -103,7 +142,7 @@ def forget(state: ClientState, answer: bytes) -> bytes:
         state.segment = False
         state.skipping = True
     state.faults.clear()
-    state.blocked = False
+    state.blocked = state.holds_names = state.checking = False
     state.set_aside()
     state.queries = 0
     state.part()
@@ -119,7 +158,7 @@ def session_lost(state: ClientState) -> bytes | None:
     """
     begins = state.deferred == SENT or (state.seen == 0 and state.status == IN_TRANSACTION)
     in_transaction = state.status != IDLE and not begins
-    if state.pool_mode == SESSION_MODE or in_transaction or state.back_need or state.back_tail:
+    if state.pool_mode == SESSION_MODE or state.pins or in_transaction or state.back_need or state.back_tail:
         return None
     end = ready(IDLE)
     if begins:
@@ -129,7 +168,7 @@ def session_lost(state: ClientState) -> bytes | None:
         "ERROR",
         "08006",
         "the session with the server was lost while the statement ran",
-        detail="Whether it took effect is not known.",
+        detail=f"{state.lost_why}{'. ' if state.lost_why else ''}Whether it took effect is not known.",
     )
     owed = [kind for kind in state.owed if kind < ENDED]
     reply = b""
@@ -143,6 +182,6 @@ def session_lost(state: ClientState) -> bytes | None:
         reply += b"" if state.saw_fatal and not owed else answer
         state.skipping = True
     state.faults.clear()
-    state.blocked = False
+    state.blocked = state.holds_names = state.checking = False
     state.set_aside()
     return reply

@@ -8,7 +8,7 @@ and its refusal is replaced by ours (``fault``), so its skipping to Sync and its
 from typing import Final
 
 from proxy.postgres.messages import READY_IDLE, error, query, ready
-from proxy.postgres.own import read
+from proxy.postgres.own import OwnStatement, read
 from proxy.postgres.own_answers import check, columns, out_of_place, run, trouble
 from proxy.postgres.state import (
     CUT,
@@ -35,11 +35,6 @@ BIND_COMPLETE: Final = b"2\x00\x00\x00\x04"
 CLOSE_COMPLETE: Final = b"3\x00\x00\x00\x04"
 NO_DATA: Final = b"n\x00\x00\x00\x04"
 NO_PARAMETERS: Final = b"t\x00\x00\x00\x06\x00\x00"
-
-_NAMED_HINT: Final = (
-    "Switch them off in the driver (asyncpg: statement_cache_size=0; psycopg 3: prepare_threshold=None; "
-    'pgbench: -M extended; JDBC: prepareThreshold=0), or set pool_mode = "session" for this pool.'
-)
 
 
 def fault(state: ClientState, refusal: bytes, simple: bool) -> int:
@@ -72,27 +67,18 @@ def refuse_here(state: ClientState, refusal: bytes, simple: bool) -> int:
     return CUT
 
 
-def refuse_named(state: ClientState) -> int:
-    """A named prepared statement where sessions change hands between transactions."""
-    return refuse_here(
-        state,
-        error(
-            "ERROR",
-            "0A000",
-            "named prepared statements are not supported in this pool_mode",
-            detail="A session is given to another client at the end of each transaction.",
-            hint=_NAMED_HINT,
-        ),
-        False,
-    )
-
-
 def refuse_unnamed(state: ClientState) -> int:
     """The unnamed statement is used, and this client has none."""
     large = state.large is not None
     hint = "The statement was too large to be prepared again on another session." if large else ""
     refusal = error("ERROR", "26000", "unnamed prepared statement does not exist", hint=hint)
     return refuse_here(state, refusal, False)
+
+
+def aborted() -> bytes:
+    """What a statement in a failed transaction is answered by."""
+    text = "current transaction is aborted, commands ignored until end of transaction block"
+    return error("ERROR", "25P02", text)
 
 
 def set_aside_message(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
@@ -113,8 +99,8 @@ def set_aside_message(state: ClientState, kind: int, data: bytes, pos: int, stop
         state.set_aside()
     if state.answering:
         return _answer(state, kind, data, pos, stop)
-    if state.own is not None and kind in (66, 68):
-        return _use_own(state, kind, data, pos, stop)
+    if state.own is not None and kind in (66, 68) and uses_unnamed(kind, data, pos, stop):
+        return use_own(state, kind, data, pos, stop)
     if state.own is not None and kind == 81:
         state.own = None  # a simple Query ends the unnamed statement
         state.set_aside()
@@ -139,25 +125,17 @@ def own_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
 
 
 def own_parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
-    """A Parse of the unnamed statement that may be about us."""
-    statement = read(parsed(data, pos, stop))
-    if statement is None:
+    """A Parse that may be about us."""
+    if read(parsed(data, pos, stop)) is None:
         return PASS
-    if state.segment:
-        return fault(state, trouble(out_of_place()), False)
-    if state.owed or state.copy_in:
-        return hold(state)
-    end_unnamed(state)
-    state.own = statement
-    state.answering = True
-    state.set_aside()
-    return _answer(state, 80, data, pos, stop)
+    return use_own(state, 80, data, pos, stop)
 
 
 def parsed(data: bytes, pos: int, stop: int) -> bytes:
-    """The text of a Parse of the unnamed statement, or what is here of it."""
-    end = data.find(b"\0", pos + 6, stop)
-    return data[pos + 6 : end if end >= 0 else stop]
+    """The text of a Parse, or what is here of it."""
+    begin = data.find(b"\0", pos + 5, stop) + 1
+    end = data.find(b"\0", begin, stop)
+    return data[begin : end if end >= 0 else stop]
 
 
 def end_unnamed(state: ClientState) -> None:
@@ -167,10 +145,8 @@ def end_unnamed(state: ClientState) -> None:
         state.holds = UNCLEAR
 
 
-def _use_own(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
-    # Bind or Describe; one that is not about the unnamed statement goes on to the plain scan.
-    if not uses_unnamed(kind, data, pos, stop):
-        return -1
+def use_own(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
+    """A Parse, Bind or Describe of a statement of ours: it begins a segment that we answer."""
     if state.segment:
         return fault(state, trouble(out_of_place()), False)
     if state.owed or state.copy_in:
@@ -197,34 +173,67 @@ def hold(state: ClientState) -> int:
 
 def _answer(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
     """One message of a segment that we answer ourselves."""
-    statement = state.own
-    assert statement is not None
     if kind == 83:  # S
         state.answering = False
         state.set_aside()
         state.reply += ready(state.status)
         return CUT
-    wrong = check(state, statement)
-    if kind == 80 and not wrong:  # P
-        fresh = read(parsed(data, pos, stop)) if stop - pos > 5 and data[pos + 5] == 0 else None
-        wrong = trouble(out_of_place()) if fresh is None else check(state, fresh)
-        statement = state.own = fresh or statement
-    if wrong:
+    if kind == 72:  # H
+        return CUT
+    statement = _spoken_of(state, kind, data, pos, stop)
+    wrong = trouble(out_of_place()) if statement is None else check(state, statement)
+    if statement is None or wrong:
         state.answering, state.own = False, None
         state.set_aside()
         return refuse_here(state, wrong, False)
     if kind == 80:
+        _keep_own(state, name_in(kind, data, pos, stop), statement)
         state.reply += PARSE_COMPLETE
     elif kind == 66:  # B
+        state.own_bound = statement
         state.reply += BIND_COMPLETE
     elif kind == 68:  # D
-        state.reply += NO_PARAMETERS if stop - pos > 5 and data[pos + 5] == 83 else b""
+        state.reply += NO_PARAMETERS if data[pos + 5] == 83 else b""
         state.reply += columns(statement) if statement.verb == "SHOW" else NO_DATA
     elif kind == 69:  # E
         state.reply += run(state, statement, False)
     elif kind == 67:  # C
+        state.own_named.pop(name_in(kind, data, pos, stop), None)
         state.reply += CLOSE_COMPLETE
     return CUT
+
+
+def name_in(kind: int, data: bytes, pos: int, stop: int) -> bytes:
+    """The statement that a message names; a Describe or Close of a portal begins with "P" instead."""
+    begin = pos + 5
+    if kind == 66:
+        begin = data.find(b"\0", begin, stop) + 1
+    elif kind != 80:
+        begin += 1
+    return data[begin : data.find(b"\0", begin, stop)]
+
+
+def _spoken_of(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> OwnStatement | None:
+    """Which statement of ours a message of our segment is about; None where it is about no such."""
+    if stop - pos < 6:
+        return None
+    if kind == 80:
+        return read(parsed(data, pos, stop))
+    if kind == 69 or (kind != 66 and data[pos + 5] == 80):
+        return state.own_bound
+    if kind == 66 or kind == 68:
+        name = name_in(kind, data, pos, stop)
+        return state.own_named.get(name) if name else state.own
+    return state.own_bound or state.own or OwnStatement("", "", None)
+
+
+def _keep_own(state: ClientState, name: bytes, statement: OwnStatement) -> None:
+    if name:
+        state.own_named[name] = statement
+    else:
+        end_unnamed(state)
+        state.own = statement
+        state.set_aside()
 
 
 def idle_message(state: ClientState, kind: int) -> int:
@@ -259,8 +268,8 @@ def copy_in_started(state: ClientState) -> None:
     if synced:
         state.copy_synced = True
         # The segment goes on behind the copy.
-        state.parses = state.parses_seen
-        if state.swallow:
+        state.steps = state.steps_seen
+        if state.marks:
             state.doubt = True
     if len(owed) > at and owed[at] >= ENDED:
         # The client has ended the copy without waiting for the server's word.

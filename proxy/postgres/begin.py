@@ -16,6 +16,7 @@ from proxy.postgres.messages import message
 PASS_ON: Final = 0
 DEFER: Final = 1
 AHEAD: Final = 2
+LOOK: Final = 3  # as PASS_ON, but what it says is looked at: only known here
 
 # A longer text is none of these.
 _LONGEST: Final = 256
@@ -53,13 +54,15 @@ _TO_SAVEPOINT: Final = _pattern(
 class Begin:
     """One that was recognised: the tag that it is answered by, and whether it names no mode at all.
 
-    ``unsynced`` is how it is sent ahead of a statement, ``complete`` how it is answered.
+    ``reads``: it is READ ONLY, and not SERIALIZABLE, so a standby can run it. ``unsynced`` is how it is sent
+    ahead of a statement, ``complete`` how it is answered.
     """
 
-    def __init__(self, text: bytes, tag: bytes, plain: bool) -> None:
+    def __init__(self, text: bytes, tag: bytes, plain: bool, reads: bool = False) -> None:
         self.text = text
         self.tag = tag
         self.plain = plain
+        self.reads = reads
         self.complete = message(b"C", tag + b"\0")
         self.unsynced = message(b"P", b"\0" + text + b"\0\0\0") + _BIND + _EXECUTE
 
@@ -90,8 +93,13 @@ def read_begin(text: bytes) -> Begin | None:
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
     tag = b"BEGIN" if found[1] is None else b"START TRANSACTION"
-    begin = _known[text] = Begin(text, tag, found[2] is None)
+    begin = _known[text] = Begin(text, tag, found[2] is None, _reads(found[2] or b""))
     return begin
+
+
+def _reads(modes: bytes) -> bool:
+    words = modes.replace(b",", b" ").lower().split()
+    return b"only" in words and b"write" not in words and b"serializable" not in words
 
 
 def read_end(text: bytes) -> End | None:

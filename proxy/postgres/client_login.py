@@ -6,17 +6,21 @@ exist, and unknown users go through the same exchange as known ones.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from proxy.codec import Conversation, Refused, StartTls
+from proxy.caller import Caller
 from proxy.postgres.accounts import Account, Directory
+from proxy.postgres.certificate import endpoint_hash
 from proxy.postgres.client_proof import Exam
-from proxy.postgres.messages import AUTH_OK, READY_IDLE, authentication, message, parameter_status
+from proxy.postgres.lookup import Lookup
+from proxy.postgres.messages import ALPN, AUTH_OK, READY_IDLE, authentication, message, parameter_status
 from proxy.postgres.startup import CancelKey, Request, Startup, packet_length, read_packet, refused
+from proxy.postgres.ways import AUTHS, Way, Ways
 from proxy.reasons import RefusalReason
+from proxy.reception import Refused
+from proxy.steps import Conversation, StartTls
 
-AUTHS: Final = ("scram-sha-256", "md5", "password", "trust")
 TLS_MODES: Final = ("disable", "allow", "require")
 
 
@@ -36,9 +40,10 @@ Refusal = Callable[[], tuple[str, str, str, RefusalReason] | None]
 class Door:
     """How one listener lets clients in.
 
-    ``auth`` is scram-sha-256, md5, password or trust; ``tls`` is disable, allow or require.
-    ``certificate_hash`` is our certificate's tls-server-end-point data (certificate.endpoint_hash); with
-    it, channel binding is offered on TLS. ``pool_of(user, database)`` finds the pool, or None.
+    ``auth`` is one of ways.AUTHS, unless ``ways`` says more; ``tls`` is disable, allow or require.
+    ``caller`` is who the kernel says is there; ``lookup_of(pool)`` finds users that are not listed.
+    ``pool_of(user, database)`` finds the pool, or None; ``""`` is
+    no database at all.
     ``check_terms(pool, wishes)`` raises ValueError with a sentence where the client may not choose that.
     ``may_enter(pool, account)``: the pool takes such users at all. ``refusal`` is asked when the startup
     packet is there. ``is_local`` is a Unix socket: TLS is neither offered nor required.
@@ -52,8 +57,10 @@ class Door:
     check_terms: Callable[[Destination, dict[str, str]], None]
     refusal: Refusal
     may_enter: Callable[[Destination, Account], bool] = lambda pool, account: True
-    certificate_hash: bytes | None = None
     is_local: bool = False
+    ways: Ways | None = None
+    caller: Caller = field(default_factory=Caller)
+    lookup_of: Callable[[Destination], Lookup | None] = lambda pool: None
 
     def __post_init__(self) -> None:
         if self.auth not in AUTHS or self.tls not in TLS_MODES:
@@ -80,14 +87,23 @@ def log_in(door: Door) -> Conversation[Admitted | CancelKey]:
     if isinstance(startup, CancelKey):
         return startup
     _check_entry(door, startup, entrance.tls)
-    binding = door.certificate_hash if entrance.tls else None
-    exam = Exam(door.auth, door.directory, startup, binding, entrance.received)
+    binding = endpoint_hash(entrance.served) if entrance.served else None
+    ways = door.ways or Ways(Way(door.auth))
+    way = ways.choose(startup, door.caller, entrance.tls)
+    yield from ways.vouch(way, startup, door.caller, entrance.peer_certificate)
+    exam = Exam(way.method, door.directory, startup, binding, entrance.received, _lookup(door, startup))
     account = yield from exam.prove()
     try:
         pool = _destination(door, startup, account)
     except Refused as refusal:
         raise Refused(str(refusal), exam.owed + refusal.reply, refusal.reason) from None
     return Admitted(startup, account, pool, exam.mechanism, entrance.tls, exam.owed, exam.inbox.rest)
+
+
+def _lookup(door: Door, startup: Startup) -> Lookup | None:
+    """Who finds users that are not listed, where the pool that was asked for has such a one."""
+    pool = door.pool_of(startup.user, startup.database)
+    return door.lookup_of(pool) if pool is not None else None
 
 
 def welcome(parameters: Mapping[str, str], key: bytes) -> bytes:
@@ -102,6 +118,8 @@ class _Entrance:
     def __init__(self, door: Door) -> None:
         self.received = b""
         self.tls = False
+        self.served = b""  # our certificate, as this client was shown it
+        self.peer_certificate: bytes | None = None  # the client's own, verified, in DER
         self._door = door
         self._asked: set[Request] = set()
 
@@ -121,9 +139,9 @@ class _Entrance:
             self.received += yield send
             send = b""
             if self.received[:1] == b"\x16":  # a TLS handshake record, where a length begins with a zero
-                what = "a TLS handshake without SSLRequest (sslnegotiation=direct)"
-                raise Refused(f"{what} is not supported", b"", RefusalReason.TLS)
-            if len(self.received) >= 4:
+                yield from self._secure_at_once()
+                length = 4
+            elif len(self.received) >= 4:
                 length = packet_length(self.received)
         packet, self.received = self.received[:length], self.received[length:]
         return packet
@@ -139,9 +157,29 @@ class _Entrance:
         self._asked.add(asked)
         if asked is Request.GSSENC or self._door.tls == "disable" or self._door.is_local:
             return b"N"
-        yield StartTls(b"S")
-        self.tls = True
+        yield from self._secure(StartTls(b"S"))
         return b""
+
+    def _secure_at_once(self) -> Conversation[None]:
+        """TLS without a request for it (sslnegotiation=direct of libpq); what was received belongs to it.
+
+        ALPN is demanded, as PostgreSQL does: whoever was led here under another protocol is turned away.
+        """
+        if self.tls or self._asked:
+            raise Refused("a TLS handshake came where a packet was due", b"", RefusalReason.PROTOCOL)
+        if self._door.tls == "disable" or self._door.is_local:
+            why = "this is a Unix socket" if self._door.is_local else 'tls_mode is "disable"'
+            what = "the client begins with TLS (sslnegotiation=direct)"
+            raise Refused(f"{what}, and {why}", b"", RefusalReason.TLS)
+        step, self.received = StartTls(ahead=self.received), b""
+        yield from self._secure(step)
+        if step.protocol != ALPN:
+            what = f'by ALPN the client did not ask for "{ALPN}"'
+            raise Refused(f"TLS began at once, but {what}", b"", RefusalReason.TLS)
+
+    def _secure(self, step: StartTls) -> Conversation[None]:
+        self.peer_certificate = yield step
+        self.tls, self.served = True, step.served
 
 
 def _check_entry(door: Door, startup: Startup, tls: bool) -> None:
@@ -160,6 +198,8 @@ def _destination(door: Door, startup: Startup, account: Account) -> Destination:
     """The pool for a client that has proven who it is. Raises Refused."""
     user, database = startup.user, startup.database
     pool = door.pool_of(user, database)
+    if pool is None and startup.replication == "true":
+        pool = door.pool_of(user, "")  # whichever name it sent, it means none
     if pool is None:
         raise refused(
             f"user {user!r} asked for database {database!r}, which no pool serves",

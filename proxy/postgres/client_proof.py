@@ -9,11 +9,12 @@ import hashlib
 import hmac
 import secrets
 import struct
+from collections.abc import Callable
 from typing import Final, NoReturn
 
-from proxy.codec import Conversation, Refused, Work
 from proxy.errors import RemoteProtocolError
 from proxy.postgres.accounts import Account, Directory
+from proxy.postgres.lookup import Lookup
 from proxy.postgres.messages import (
     AUTH_CLEARTEXT,
     AUTH_MD5,
@@ -26,7 +27,10 @@ from proxy.postgres.messages import (
 )
 from proxy.postgres.scram import MESSAGE_CAP, SCRAM, SCRAM_PLUS, ScramError, ScramServer
 from proxy.postgres.startup import Startup, refused
+from proxy.postgres.ways import VOUCHED, unknown
 from proxy.reasons import RefusalReason
+from proxy.reception import Refused
+from proxy.steps import Conversation, Wait, Work
 
 PASSWORD_CAP: Final = 65_536  # bytes: one message with a password; cloud tokens are that long
 
@@ -35,38 +39,80 @@ class Exam:
     """One proof of one frozen identity, which ``startup`` names.
 
     ``binding`` is our certificate's tls-server-end-point data where channel binding can be offered on
-    this connection. ``received`` came behind the startup packet. ``owed`` is what goes out next, before
-    anything else.
+    this connection. ``received`` came behind the startup packet. ``lookup`` is asked for users that are not
+    listed. ``owed`` is what goes out next, before anything else.
     """
 
     def __init__(
-        self, auth: str, directory: Directory, startup: Startup, binding: bytes | None, received: bytes
+        self,
+        auth: str,
+        directory: Directory,
+        startup: Startup,
+        binding: bytes | None,
+        received: bytes,
+        lookup: Lookup | None = None,
     ) -> None:
         self.inbox = Inbox(rest=received)
         self.mechanism = ""
         self.owed = startup.negotiate
         self._auth = auth
         self._directory = directory
+        self._startup = startup
         self._user = startup.user
         self._binding = binding
+        self._lookup = lookup
+        # Checks again what the client has shown, against another account; not all that it shows can be.
+        self._check: Callable[[Account], Conversation[bool]] | None = None
         self._why = "the password is wrong"  # for our log only
 
     def prove(self) -> Conversation[Account]:
         """Have the client prove that it is who it says. Raises Refused."""
-        known = self._directory.find(self._user)
+        listed = self._directory.find(self._user)
+        lookup = self._lookup if listed is None or not listed.has_secret() else None
+        known = listed
+        if lookup is not None:
+            known = (yield Wait(lambda: lookup.find(self._user))) or listed
+        if self._auth in VOUCHED:
+            return self._vouched(known)
         if self._auth == "trust":
             return self._trust(known)
-        account = known or self._directory.stand_in(self._user)
+        is_proven = yield from self._examine(known or self._stand_in(lookup))
+        if not is_proven and lookup is not None:
+            # Its password may have changed since it was asked for; and who was unknown may be known by now.
+            known = (yield Wait(lambda: lookup.find_again(self._user))) or listed
+            is_proven = known is not None and (yield from self._examine_again(known))
+        if known is None:
+            self._deny("it is not a known user")
+        if not is_proven:
+            self._deny(self._why)
+        return known
+
+    def _stand_in(self, lookup: Lookup | None) -> Account:
+        # With md5 some are asked by SCRAM and some by MD5, so those that do not exist must be, too.
+        shape = lookup.shape if lookup is not None and self._auth != "md5" else None
+        directory = self._directory
+        return directory.stand_in(self._user) if shape is None else directory.stand_in(self._user, shape)
+
+    def _examine(self, account: Account) -> Conversation[bool]:
         if self._auth == "md5" and account.md5_hash() is not None:
             is_proven = yield from self._md5(account)
         elif self._auth == "password":
             is_proven = yield from self._cleartext(account)
         else:
             is_proven = yield from self._scram(account)
+        return is_proven
+
+    def _examine_again(self, account: Account) -> Conversation[bool]:
+        """Whether what the client has shown is right for this account."""
+        if self._check is None:
+            self._why = "the password is wrong, or has changed on the server a moment ago"
+            return False
+        return (yield from self._check(account))
+
+    def _vouched(self, known: Account | None) -> Account:
+        self.mechanism = self._auth
         if known is None:
-            self._deny("it is not a known user")
-        if not is_proven:
-            self._deny(self._why)
+            raise unknown(self._startup, self._auth)
         return known
 
     def _trust(self, known: Account | None) -> Account:
@@ -82,21 +128,32 @@ class Exam:
         self.mechanism = "md5"
         salt = secrets.token_bytes(4)
         answer = yield from self._password(authentication(AUTH_MD5, salt))
-        inner = (account.md5_hash() or "").encode("ascii")
-        digest = hashlib.md5(inner + salt, usedforsecurity=False).hexdigest()
-        return hmac.compare_digest(answer, f"md5{digest}".encode("ascii"))
+
+        def check(account: Account) -> Conversation[bool]:
+            yield from ()
+            inner = account.md5_hash()
+            digest = hashlib.md5((inner or "").encode("ascii") + salt, usedforsecurity=False).hexdigest()
+            return inner is not None and hmac.compare_digest(answer, f"md5{digest}".encode("ascii"))
+
+        self._check = check
+        return (yield from check(account))
 
     def _cleartext(self, account: Account) -> Conversation[bool]:
         self.mechanism = "password"
         presented = yield from self._password(authentication(AUTH_CLEARTEXT))
-        is_proven: bool = yield Work(lambda: account.accepts(presented))
-        return is_proven
+
+        def check(account: Account) -> Conversation[bool]:
+            is_proven: bool = yield Work(lambda: account.accepts(presented))
+            return is_proven
+
+        self._check = check
+        return (yield from check(account))
 
     def _scram(self, account: Account) -> Conversation[bool]:
         if not account.speaks_scram():
             # Only an MD5 hash: the exchange is played to its end, so that it looks like any other.
             account = self._directory.stand_in(self._user)
-            self._why = "only an MD5 hash is configured for it, which SCRAM cannot be checked against"
+            self._why = "there is no secret of it that SCRAM could be checked against, at most an MD5 hash"
         verifier = yield from account.scram_verifier()
         exchange = ScramServer(verifier, self._binding)
         try:

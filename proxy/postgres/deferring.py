@@ -12,10 +12,12 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.postgres import asides
+from proxy.postgres import asides, naming, reading
 from proxy.postgres.begin import (
+    LOOK,
     NO_UNIT,
     NOT_YET,
+    Begin,
     End,
     goes_to_savepoint,
     may_begin,
@@ -39,6 +41,7 @@ from proxy.postgres.state import (
     REFUSED,
     REPLACE,
     SENT,
+    TRANSACTION_MODE,
     ClientState,
 )
 
@@ -55,43 +58,51 @@ def met(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
         return CUT
     if state.deferred == SENT:
         return asides.hold(state) if state.owed else -1
+    if state.reads and state.session is not None:
+        return reading.met(state, kind, data, pos, stop)
     if state.session is not None or state.outstanding() or kind in (72, 83, 99, 100, 102):  # H S c d f
         return -1
     if state.deferred == DEFERRED:
         return _in_transaction(state, kind, data, pos, stop)
     if state.deferred == REFUSED:
         return _in_failed(state, kind, data, pos, stop)
+    if state.terms.begin == 0 or state.pool_mode != TRANSACTION_MODE:
+        return -1  # it is here for another reason
     return _outside(state, kind, data, pos, stop)
 
 
 def _outside(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
     """A message that may be a BEGIN, alone: where more has been sent behind it, to defer it gains nothing."""
+    begin = _begun(kind, data, pos, stop)
+    if begin is None:
+        return -1
+    reading.aim(state, begin)
+    if state.terms.begin == LOOK:
+        return -1
     if kind == 81:  # Q
-        if stop != len(data) or not may_begin(data, pos + 5):
-            return -1
-        begin = read_begin(data[pos + 5 : stop - 1])
-        if begin is None:
+        if stop != len(data):
             return -1
         asides.end_unnamed(state)
-    elif kind == 80:  # P
-        if stop - pos < 8 or data[pos + 5] != 0 or not may_begin(data, pos + 6):
-            return -1
-        begin = read_begin(asides.parsed(data, pos, stop))
-        if begin is None:
-            return -1
+    else:
         end, count, replies = whole_unit(data, pos)
         if end == NOT_YET:
             return HOLD
         if end == NO_UNIT or end != len(data):
             return -1
         _answer_unit(state, data[pos:stop], count, replies)
-    else:
-        return -1
     state.queries += 1
     state.begin = begin
     _open(state)
     state.reply += begin.complete + READY_IN_TRANSACTION
     return CUT
+
+
+def _begun(kind: int, data: bytes, pos: int, stop: int) -> Begin | None:
+    if kind == 81 and may_begin(data, pos + 5):  # Q
+        return read_begin(data[pos + 5 : stop - 1])
+    if kind == 80 and stop - pos >= 8 and data[pos + 5] == 0 and may_begin(data, pos + 6):  # P
+        return read_begin(asides.parsed(data, pos, stop))
+    return None
 
 
 def _answer_unit(state: ClientState, parse: bytes, count: int, replies: bytes) -> None:
@@ -111,10 +122,14 @@ def _parsed(state: ClientState, parse: bytes) -> None:
 def _open(state: ClientState) -> None:
     state.deferred, state.status = DEFERRED, IN_TRANSACTION
     state.aside = True
+    if state.begin is not None:
+        reading.aim(state, state.begin)
 
 
 def _close(state: ClientState) -> None:
     state.deferred, state.status = NOT_DEFERRED, IDLE
+    if state.reads:
+        reading.over(state)
     state.set_aside()
 
 
@@ -177,12 +192,14 @@ def _in_failed(state: ClientState, kind: int, data: bytes, pos: int, stop: int) 
     if kind == 81:  # Q
         return _failed_query(state, data, pos, stop)
     if kind == 70:  # F
-        state.reply += _aborted() + ready(FAILED)
+        state.reply += asides.aborted() + ready(FAILED)
     elif kind == 80:  # P
         return _failed_parse(state, data, pos, stop)
     elif kind == 67:  # C
         if data[pos + 5 : stop] == b"S\0":
             state.parse = state.large = None
+        elif data[pos + 5] == 83:
+            naming.lose(state, asides.name_in(kind, data, pos, stop))
         state.reply += asides.CLOSE_COMPLETE
     elif kind == 69:  # E
         _failed_execute(state)
@@ -197,11 +214,11 @@ def _in_failed(state: ClientState, kind: int, data: bytes, pos: int, stop: int) 
 
 def _failed_use(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
     # Bind, or Describe of a statement.
-    text = _text(state.parse) if asides.uses_unnamed(kind, data, pos, stop) else None
+    text = _text(state, kind, data, pos, stop)
     if text is None:
         return _skip(state, error("ERROR", "26000", "prepared statement does not exist"))
     if not _may_run(text):
-        return _skip(state, _aborted())
+        return _skip(state, asides.aborted())
     if kind == 66:
         state.bound = text
         state.reply += asides.BIND_COMPLETE
@@ -231,7 +248,7 @@ def _failed_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
         rest = b";".join(parts[1:])
     if end is None:
         state.queries += 1
-        state.reply += (_no_savepoint() if goes_to_savepoint(text) else _aborted()) + ready(FAILED)
+        state.reply += (_no_savepoint() if goes_to_savepoint(text) else asides.aborted()) + ready(FAILED)
         return CUT
     _roll_back(state, end)
     if not rest:
@@ -246,15 +263,18 @@ def _failed_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
 
 
 def _failed_parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
-    if stop - pos < 7 or data[pos + 5] != 0:
+    if stop - pos < 7:
         return -1
-    if concerns(data, pos + 6, stop):
+    if concerns(data, data.find(b"\0", pos + 5, stop) + 1, stop):
         verdict = asides.own_parse(state, data, pos, stop)
         if verdict != PASS:
             return verdict
-    asides.end_unnamed(state)
+    if data[pos + 5] == 0:
+        asides.end_unnamed(state)
     if not _may_run(asides.parsed(data, pos, stop)):
-        return _skip(state, _aborted())
+        return _skip(state, asides.aborted())
+    if data[pos + 5] != 0:
+        return naming.prepare_unseen(state, data, pos, stop)
     _parsed(state, data[pos:stop])
     state.reply += asides.PARSE_COMPLETE
     return CUT
@@ -285,7 +305,12 @@ def _may_run(text: bytes) -> bool:
     return not text.strip(_BLANKS) or read_failed_end(text) is not None
 
 
-def _text(parse: bytes | None) -> bytes | None:
+def _text(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> bytes | None:
+    """The text of the statement that a Bind or Describe is about; None: there is none."""
+    if not asides.uses_unnamed(kind, data, pos, stop):
+        named = state.named.get(asides.name_in(kind, data, pos, stop))
+        return None if named is None else named.text()
+    parse = state.parse
     return None if parse is None else asides.parsed(parse, 0, len(parse))
 
 
@@ -295,11 +320,6 @@ def _skip(state: ClientState, refusal: bytes) -> int:
     state.skipping = True
     state.set_aside()
     return CUT
-
-
-def _aborted() -> bytes:
-    text = "current transaction is aborted, commands ignored until end of transaction block"
-    return error("ERROR", "25P02", text)
 
 
 def _no_savepoint() -> bytes:

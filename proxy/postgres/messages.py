@@ -1,4 +1,4 @@
-"""Messages of the PostgreSQL protocol 3.0: how they are framed, and the few that we write ourselves.
+"""Messages of the PostgreSQL protocol 3: how they are framed, and the few that we write ourselves.
 
 Cold path only: logins, errors, local answers. The warm path (relaying.py) looks at headers in place.
 A parser here returns a whole object or raises RemoteProtocolError; every length is checked against a
@@ -9,14 +9,16 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from proxy.codec import Conversation, Step
 from proxy.errors import RemoteProtocolError
+from proxy.steps import Conversation, Step
 
 PROTOCOL_3_0: Final = 0x00030000
+PROTOCOL_3_2: Final = 0x00030002  # since PostgreSQL 18; it differs in the length of cancel keys only
 CANCEL_CODE: Final = 80877102
 SSL_CODE: Final = 80877103
 GSSENC_CODE: Final = 80877104
 
+ALPN: Final = "postgresql"  # what TLS connections of this protocol agree on
 SSL_REQUEST: Final = struct.pack("!ii", 8, SSL_CODE)
 SYNC: Final = b"S\x00\x00\x00\x04"
 TERMINATE: Final = b"X\x00\x00\x00\x04"
@@ -31,6 +33,7 @@ AUTH_SASL_FINAL: Final = 12
 
 LOGIN_CAP: Final = 65_536  # bytes: one message before the login is done
 ERROR_CAP: Final = 65_536  # bytes: one message that we read ourselves after it
+SECRET_CAP: Final = 256  # bytes of a cancel key behind the process id
 
 
 def message(kind: bytes, body: bytes) -> bytes:

@@ -14,7 +14,8 @@ PURITY: Final = "penstock.purity"
 TAG: Final = "penstock.tag"
 KEY: Final = "penstock.key"
 SHARD_KEY: Final = "penstock.shard_key"
-NAMES: Final = (GETMODE, WAIT_TIMEOUT, CCLASS, PURITY, TAG, KEY, SHARD_KEY)
+TARGET: Final = "penstock.target"
+NAMES: Final = (GETMODE, WAIT_TIMEOUT, CCLASS, PURITY, TAG, KEY, SHARD_KEY, TARGET)
 _HINT: Final = (
     "Use SET penstock.getmode = 'nowait', SET penstock.wait_timeout = '500ms', or SHOW, on their own."
 )
@@ -43,7 +44,10 @@ class OwnStatement:
 
 
 def concerns(data: bytes, start: int, stop: int) -> bool:
-    """The query in ``data[start:stop]`` may be about us: a SET, SHOW or RESET, or several statements."""
+    """The query in ``data[start:stop]`` may be about us: a SET, SHOW or RESET, or several statements.
+
+    Or it is about named statements, whose names on the server are ours: DEALLOCATE, or DISCARD.
+    """
     if stop - start < 12:
         return False
     first = data[start]
@@ -56,6 +60,11 @@ def concerns(data: bytes, start: int, stop: int) -> bool:
         third = data[start + 2]
         if third == 115 or third == 83:  # RESET
             return names_us(data, start, stop)
+    elif first == 100 or first == 68:  # d
+        third = data[start + 2]
+        # not DELETE, DROP, DECLARE, DO
+        if third == 97 or third == 65 or third == 115 or third == 83:
+            return True
     elif first <= 32 or first == 45 or first == 47:  # white space or a comment first
         return names_us(data, start, stop)
     # A semicolon at the very end is nobody's second statement.

@@ -6,7 +6,7 @@ Cold, and only about their meaning: where in the stream they may stand is the bu
 from typing import Final
 
 from proxy.postgres.messages import cstring, error, message
-from proxy.postgres.own import SHARD_KEY, TAG, OwnStatement
+from proxy.postgres.own import SHARD_KEY, TAG, TARGET, OwnStatement
 from proxy.postgres.state import ClientState
 from proxy.postgres.terms import read_tag
 
@@ -61,7 +61,8 @@ def run(state: ClientState, statement: OwnStatement, describe: bool) -> bytes:
         choices = {**state.chosen, name: _kept(state, statement)}
         choose(state, {chosen: text for chosen, text in choices.items() if text})
         return message(b"C", cstring("SET"))
-    text = (state.chosen.get(name) or state.terms.shown.get(name, "")).encode()
+    home = state.home_target if name == TARGET else ""
+    text = (state.chosen.get(name) or home or state.terms.shown.get(name, "")).encode()
     row = message(b"D", b"\0\x01" + len(text).to_bytes(4, "big") + text)
     return (columns(statement) if describe else b"") + row + message(b"C", cstring("SHOW"))
 
@@ -71,6 +72,8 @@ def choose(state: ClientState, chosen: dict[str, str]) -> None:
     before, after = state.chosen.get(TAG, ""), chosen.get(TAG, "")
     state.chosen = chosen
     state.terms.apply(chosen, state)
+    state.target = state.target or state.home_target
+    state.reads = False
     state.terms_changed = True
     if before != after:
         _retag(state, read_tag(before), read_tag(after))

@@ -6,6 +6,8 @@ for this client" is one comparison of identity on the path of a query.
 
 from typing import Final
 
+from proxy.postgres.messages import message
+
 # Reported settings that a client may change for itself and then finds again on every session. The
 # others that servers report (server_version, is_superuser, ...) are facts of the server, not choices.
 TRACKED: Final = frozenset(
@@ -34,6 +36,7 @@ class Profiles:
     """Makes profiles, each once. Forgetting one is harmless: it only costs a look at the values."""
 
     def __init__(self) -> None:
+        self.tracked = TRACKED  # those of the reported ones that follow their clients
         self._known: dict[tuple[tuple[str, str], ...], Profile] = {}
         self.empty = self.of({})
 
@@ -50,7 +53,7 @@ class Profiles:
 
     def changed_if_tracked(self, profile: Profile, name: str, value: str) -> Profile:
         """The profile after the server has reported a new value of a setting that clients choose."""
-        if name not in TRACKED or profile.settings.get(name) == value:
+        if name not in self.tracked or profile.settings.get(name) == value:
             return profile
         return self.of({**profile.settings, name: value})
 
@@ -61,6 +64,31 @@ def difference(have: Profile, want: Profile) -> list[tuple[str, str | None]]:
         (name, None) for name in have.settings if name not in want.settings
     ]
     changes += [(name, value) for name, value in want.settings.items() if have.settings.get(name) != value]
-    # The encoding first: what follows is written in it.
-    changes.sort(key=lambda change: change[0] != "client_encoding")
+    changes.sort(key=_turn)
     return changes
+
+
+def _turn(change: tuple[str, str | None]) -> int:
+    name, value = change
+    if name == "client_encoding":
+        return 0  # what follows is written in it
+    if name == "role":
+        # Under another role less may be set.
+        return 1 if value is None else 3
+    return 2
+
+
+def set_config(changes: list[tuple[str, str | None]]) -> bytes:
+    """The batch that makes these changes: bound parameters, so that no text is quoted into SQL."""
+    batch = message(b"P", b"\0SELECT pg_catalog.set_config($1,$2,false)\0" + b"\0\0")
+    for name, value in changes:
+        batch += message(b"B", b"\0\0\0\0\0\x02" + _argument(name) + _argument(value) + b"\0\0")
+        batch += message(b"E", b"\0\0\0\0\0")
+    return batch + b"S\x00\x00\x00\x04"
+
+
+def _argument(text: str | None) -> bytes:
+    if text is None:
+        return b"\xff\xff\xff\xff"
+    data = text.encode("utf-8")
+    return len(data).to_bytes(4, "big") + data

@@ -9,12 +9,12 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.codec import Conversation
 from proxy.errors import BackendError, RemoteProtocolError
 from proxy.postgres.messages import SYNC, cstring, message
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.state import CALL, ENDED, IDLE, QUERY, REFUSED, ClientState, missing_statement
 from proxy.postgres.state import SYNC as SYNC_OWED
+from proxy.steps import Conversation
 
 _COPY_FAIL: Final = message(b"f", cstring("the client has gone"))
 
@@ -44,8 +44,9 @@ def drain(state: ClientState) -> Conversation[None] | None:
     state.must_cancel = bool(owed) and not state.leaving and state.deferred != REFUSED
     session.status = state.status
     if owed:
-        # Nobody reads what is drained, so nobody knows which settings it changes.
+        # Nobody reads what is drained, so nobody knows what it changes.
         session.touched_by, session.deep = state.number, True
+        session.doubt_prepared()
     tail, state.back_tail = state.back_tail, b""
     return _Drain(owed, send, state.back_need, tail, state.opening).run(session)
 

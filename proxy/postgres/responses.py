@@ -8,19 +8,19 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, RESUME
+from proxy.codec import FORWARD, RECOVER, RELEASE, RESUME
 from proxy.errors import RemoteProtocolError
-from proxy.postgres import asides, starting
-from proxy.postgres.profile import TRACKED
+from proxy.postgres import asides, completing, marking, noting, overheard, pinning, starting
 from proxy.postgres.requests import Requests
+from proxy.postgres.session_role import READ_ONLY_ERROR
 from proxy.postgres.state import (
     ENDED,
     IDLE,
+    IN_TRANSACTION,
     OURS,
     PENDING,
     SESSION_MODE,
     STATEMENT_MODE,
-    UNCLEAR,
 )
 
 # A message up to this many bytes that means something to us is looked at as a whole.
@@ -31,9 +31,11 @@ _WHOLE_ERROR: Final = 1_048_576
 # The messages that a session may send: Z 1 2 3 A C D E G H I N S T V W c d n s t.
 _FROM_SERVER: Final = bytes(1 if chr(kind) in "Z123ACDEGHINSTVWcdnst" else 0 for kind in range(256))
 # Those of them that pass without a look.
-_PLAIN: Final = bytes(1 if chr(kind) in "23ADHINTVcdnst" else 0 for kind in range(256))
+_PLAIN: Final = bytes(1 if chr(kind) in "2DHINTVcdns" else 0 for kind in range(256))
 # What `_special` returns for a message that `_opened` has to look at, with those behind it.
 _OPENING: Final = b"opening"
+# ... and that `_described` has to look at, with the one behind it.
+_DESCRIBED: Final = b"described"
 
 
 class Responses(Requests):
@@ -70,6 +72,10 @@ class Responses(Requests):
                     stop = self._opened(data, pos, end)
                     if stop < 0:
                         break
+                elif piece is _DESCRIBED:
+                    stop = self._described(data, pos, stop, end)
+                    if stop < 0:
+                        break
                 elif piece is not None:
                     self.back_chunks.append(data[self.back_start : pos])
                     self.back_chunks.append(piece)
@@ -94,7 +100,9 @@ class Responses(Requests):
             raise RemoteProtocolError(f"the server sent a message of type {chr(kind)!r} with {length} bytes")
         if kind == 69 and self.faults:
             return length <= _WHOLE_ERROR
-        return length <= _WHOLE and (kind == 90 or kind == 67 or kind == 69 or kind == 83)
+        return length <= _WHOLE and (
+            kind == 90 or kind == 67 or kind == 69 or kind == 83 or kind == 65 or kind == 116
+        )
 
     def _special(self, kind: int, data: bytes, pos: int, stop: int) -> bytes | None:  # noqa: C901  (one case each)
         """A whole message that means something to us; returns what replaces it, None to let it pass."""
@@ -104,26 +112,30 @@ class Responses(Requests):
             return None if self._ready(data[pos + 5]) else asides.transaction_refused(self)
         if kind == 67 and stop - pos > 8:  # C
             first = data[pos + 5]
-            # SET (not SELECT), RESET, DISCARD, LISTEN, PREPARE; ROLLBACK and DELETE mean nothing.
+            if self.asked is not None:
+                noting.completed(self, data[pos + 5 : stop - 1])
+            # SET (not SELECT), RESET, DISCARD, DEALLOCATE, DROP, LISTEN, PREPARE, ALTER.
             if first == 83:
                 if data[pos + 7] == 84:
-                    self._tagged(data[pos + 5 : stop - 1])
-            elif first == 82 or first == 68 or first == 76 or first == 80:
-                self._tagged(data[pos + 5 : stop - 1])
-        elif kind == 49:  # 1
+                    completing.tagged(self, data[pos + 5 : stop - 1])
+            elif first == 82 or first == 68 or first == 76 or first == 80 or first == 65:
+                completing.tagged(self, data[pos + 5 : stop - 1])
+            elif first == 85 and data[pos + 6] == 78:  # UNLISTEN
+                overheard.tagged(self, b"UNLISTEN")
+        elif kind == 49 or kind == 51:  # 1 3
             if self.opening:
                 return _OPENING
-            if self.pending and self.parse_at == self.seen and self.parse_no == self.parses_seen:
-                self.pending = False
-                if self.holds == PENDING:
-                    self.holds = OURS
-            self.parses_seen += 1
-            if self.swallow and self._swallowed():
-                return b""
+            return self._step()
+        elif kind == 116:  # t
+            if self.marks and self.marks[0].sync == self.seen and self.marks[0].step == self.steps_seen:
+                return _DESCRIBED
+            self.steps_seen += 1
         elif kind == 69:  # E
             return self._failed(data[pos:stop])
         elif kind == 83:  # S
             self._parameter(data[pos + 5 : stop - 1])
+        elif kind == 65:  # A
+            return overheard.notified(self, data[pos:stop])
         elif kind == 71:  # G
             asides.copy_in_started(self)
         elif kind == 87:  # W
@@ -132,7 +144,7 @@ class Responses(Requests):
             raise RemoteProtocolError(f"the server sent a message of type {chr(kind)!r}")
         return None
 
-    def _ready(self, status: int) -> bool:
+    def _ready(self, status: int) -> bool:  # noqa: C901  (on the warm path: calls cost)
         """Account for a ReadyForQuery; False when the client must be told something else."""
         if status != IDLE and status != 84 and status != 69:
             raise RemoteProtocolError("the server reports no transaction status that we know")
@@ -145,34 +157,51 @@ class Responses(Requests):
                 owed.pop(0)
         elif not self.doubt:
             raise RemoteProtocolError("the server is ready for a query though none was outstanding")
-        if self.intruded:
+        if self.intruded and self.intruder <= self.seen:
             self.intruded = False
-            self.doubt = self.doubt or bool(owed)
+            if owed and (self.intruder < 0 or self.failed_at == self.seen):
+                self.doubt = True
+            elif self.status == IDLE and status == IN_TRANSACTION:
+                # The server took the segment for a transaction. A Sync will end that for show only: it says
+                # that it is idle, and its next statement fails (XX000, PostgreSQL 18).
+                self.doubt = True
         self.status = status
         self.copy_in = self.copy_synced = False
         self.seen += 1
-        self.parses_seen = 0
+        self.steps_seen = 0
         if self.pending and self.parse_at < self.seen:
             self.unnamed_lost()
-        while self.swallow and self.swallow[0] < self.seen:
-            # A Parse that was sent on behalf of the client has failed, or was skipped.
-            del self.swallow[:2]
-            self.holds = UNCLEAR
+        if self.marks and self.marks[0].sync < self.seen:
+            marking.skipped(self)
+        if self.unlistens and self.listening is not None:
+            self.listening.ended(status != IDLE, bool(owed))
         if status == IDLE:
-            self.transactions += 1
+            self._ended()
             return True
         return self.pool_mode != STATEMENT_MODE or bool(owed) or self.segment
+
+    def _ended(self) -> None:
+        self.transactions += 1
+        if self.altered:
+            self.altered = False
+            self.statements.renew()
 
     def _after_ready(self) -> int:  # noqa: C901  (on the warm path: calls cost)
         """What follows from the ReadyForQuery that was just forwarded."""
         self.unread = False
         if self.owed or self.segment:
+            if self.holds_names and not self.owed:
+                self.resume = RESUME
             return self._resumed() if self.resume else 0
+        self.clearing = 0
+        self.losing = b""
+        if self.news:
+            overheard.told(self)
         flags = self.resume = 0
         if self.faults:
             self.faults.clear()
         if self.blocked:
-            self.blocked = False
+            self.blocked = self.holds_names = False
             self.set_aside()
             flags = RESUME
         if self.back_need or self.back_tail:
@@ -180,7 +209,7 @@ class Responses(Requests):
             self.unread = True
             return flags
         if self.saw_reset and self.status == IDLE:
-            flags |= self._settings_reset()
+            flags |= completing.settings_reset(self)
         if self.pool_mode == SESSION_MODE:
             return flags
         if self.violated:
@@ -194,29 +223,58 @@ class Responses(Requests):
             # The server has ended a copy while the client is still in the middle of its data.
             self.late = True
             return flags
-        return flags | RELEASE
+        return flags | (pinning.unit_ended(self) if self.suspects else RELEASE)
 
-    def _swallowed(self) -> bool:
-        if self.swallow[0] == self.seen and self.swallow[1] == self.parses_seen - 1:
-            del self.swallow[:2]
-            return True
-        return False
+    def _step(self) -> bytes | None:
+        """A ParseComplete or CloseComplete; returns what replaces it."""
+        step = self.steps_seen
+        self.steps_seen = step + 1
+        if self.pending and self.parse_at == self.seen and self.parse_no == step:
+            self.pending = False
+            if self.holds == PENDING:
+                self.holds = OURS
+        if self.marks and self.marks[0].sync == self.seen and self.marks[0].step == step:
+            return marking.answered(self)
+        return None
 
     def _failed(self, message: bytes) -> bytes | None:
         """An ErrorResponse; returns what replaces it."""
+        self.failed_at = self.seen
         if self.opening:
             return _OPENING
+        if self.asked is not None:
+            noting.failed(self, message)
+        if self.unlistens and self.listening is not None:
+            self.listening.failed()
         self.copy_in = False
+        if self.checking:
+            # What was asked for is not answered any more.
+            self.resume, self.unread = RESUME, True
         if self.copy_synced:
             # Whether that Sync was read before or after this is not told.
             self.doubt = True
-        if b"FATAL\0" in message or b"PANIC\0" in message:
+        # The severity that is never translated comes second.
+        if message.startswith((b"VFATAL\0", b"VPANIC\0"), message.find(b"\0", 5) + 1):
             self.saw_fatal = True
+        if READ_ONLY_ERROR in message and self.session is not None:
+            self.session.server.refused()
         for marker, refusal in self.faults.items():
             if marker in message:
                 del self.faults[marker]
                 return refusal
-        return None
+        return marking.failed(self, message) if self.renames else None
+
+    def _described(self, data: bytes, pos: int, stop: int, end: int) -> int:
+        """What a statement of ours is like, in two messages; where they end, -1: not all is here."""
+        last = stop + 1 + read_i32_be(data, stop + 1) if end - stop >= 5 else end + 1
+        if last > end:
+            return -1
+        self.steps_seen += 1
+        if marking.described(self, data[pos:last]):
+            self.back_chunks.append(data[self.back_start : pos])
+            self.back_start = last
+            self.resume, self.unread = RESUME, True
+        return last
 
     def _opened(self, data: bytes, pos: int, end: int) -> int:
         """The answer to a BEGIN that the client did not send just now; where it ends, -1: not all is here."""
@@ -251,7 +309,7 @@ class Responses(Requests):
     def _resumed(self) -> int:
         """The server has answered BEGIN, and still owes an answer to what follows."""
         flags, self.resume = self.resume, 0
-        self.blocked = False
+        self.blocked = self.holds_names = self.checking = False
         self.set_aside()
         return flags
 
@@ -262,49 +320,12 @@ class Responses(Requests):
         elif kind == 71:
             asides.copy_in_started(self)
 
-    def _tagged(self, tag: bytes) -> None:
-        """A command has completed that may change what the session is like for others."""
-        session = self.session
-        if session is None:
-            return
-        if tag == b"SET" or tag == b"RESET" or tag == b"DISCARD ALL":
-            session.touched_by = self.number
-            if tag != b"SET":
-                self.saw_reset = True
-        elif tag == b"LISTEN" or tag == b"PREPARE":
-            session.touched_by = self.number
-            session.deep = True
-
     def _parameter(self, body: bytes) -> None:
         name, _, value = body.decode("utf-8", "replace").partition("\0")
         session = self.session
         if session is None:
             return
         session.reported[name] = value
+        session.server.note(name, value, True)
         session.profile = self.profiles.changed_if_tracked(self.profile, name.lower(), value)
         self.want(session.profile)
-
-    def _settings_reset(self) -> int:
-        """RESET goes back to what the client asked for at its login; the session has only its defaults.
-
-        RESET of one setting and RESET ALL look alike from here, so what is reported decides.
-        """
-        self.saw_reset = False
-        session = self.session
-        if session is None:
-            return 0
-        kept: dict[str, str] = {}
-        for name, value in session.reported.items():
-            if name.lower() in TRACKED and session.defaults.get(name) != value:
-                kept[name.lower()] = value
-        if kept:
-            session.profile = self.profiles.of(kept)
-            self.want(self.profiles.of({**self.startup_profile.settings, **kept}))
-        else:
-            session.profile = self.profiles.empty
-            self.want(self.startup_profile)
-        if self.pool_mode != SESSION_MODE or session.profile is self.profile:
-            return 0
-        # To prepare the session again may take its unnamed statement from it.
-        self.note_unnamed(session)
-        return PREPARE

@@ -6,12 +6,10 @@ Sans-IO. The login itself is in session_login.py; this room keeps its result.
 from collections.abc import Callable
 from typing import Final
 
-from proxy.codec import Conversation, SessionCodec, StartTls
 from proxy.errors import BackendError, OpenFailed, PingFailed, RemoteProtocolError
+from proxy.postgres.errands import cancel_request, failure
 from proxy.postgres.messages import (
-    CANCEL_CODE,
     ERROR_CAP,
-    SSL_REQUEST,
     TERMINATE,
     Inbox,
     message,
@@ -19,9 +17,13 @@ from proxy.postgres.messages import (
     read_fields,
     read_parameter,
 )
-from proxy.postgres.profile import Profile, Profiles, difference
+from proxy.postgres.profile import Profile, Profiles, difference, set_config
 from proxy.postgres.session_login import Opened
+from proxy.postgres.session_role import ServerRole
+from proxy.postgres.statements import StatementHolder
 from proxy.postgres.upkeep import Upkeep
+from proxy.postgres.versions import Versions
+from proxy.steps import Conversation
 
 _READY: Final = 90
 _ERROR: Final = 69
@@ -35,7 +37,7 @@ _CANCELED: Final = "57014"
 _NOBODY: Final = -1  # instead of a client's number: what is on the session suits none
 
 
-class PgSessionCodec(SessionCodec):
+class PgSessionCodec(StatementHolder):
     """One session; ``login`` is the conversation that opens it.
 
     ``opened`` is told what the server reports of a session that is ready.
@@ -48,16 +50,22 @@ class PgSessionCodec(SessionCodec):
         upkeep: Upkeep | None = None,
         opened: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
+        super().__init__()
         self.profiles = profiles
         self.upkeep = upkeep or Upkeep()
         self.wipes = self.upkeep.wipes
         self._login = login
         self._opened = opened
+        self.versions = Versions()  # those of its server
+        self.server = ServerRole()
         self.profile: Profile = profiles.empty  # the settings that we put on it
         self.reported: dict[str, str] = {}  # what the server says of its settings
         self.defaults: dict[str, str] = {}  # what it said when it was new
         self.touched_by: int = 0  # the client whose SETs may still hold; 0: nobody's
         self.deep = False  # ... and more than settings: LISTEN, PREPARE
+        self.littered = False  # ... and it must go before the session rests: locks, temporary tables
+        self.baseline: dict[str, str | None] = {}  # what `session_init` has set, as far as `learn` tells
+        self.learn: Callable[[PgSessionCodec], Conversation[None]] | None = None
         self.unnamed: object | None = (
             None  # the Parse (by identity) that the unnamed statement is; None: none
         )
@@ -66,9 +74,12 @@ class PgSessionCodec(SessionCodec):
         self.pid: int = 0
         self.secret: bytes = b""
         self.tls = False
+        self.direct = False  # TLS began without a request for it, and does so for a cancel request
         self.spoiled = ""  # why nobody may have it any more
         self.mute = False  # cut in the middle of a message: nothing that we send would be read as one
         self.tail = b""  # the beginning of a message that came while nobody held it
+        self.endpoint = 0  # the number of its server in the pool
+        self.overheard: list[bytes] | None = None  # notifications that came in the middle of a conversation
 
     def log_in(self) -> Conversation[None]:
         """Log in, run ``session_init`` and remember what the server reports.
@@ -78,6 +89,7 @@ class PgSessionCodec(SessionCodec):
         opened = yield from self._login()
         self.reported, self.defaults = dict(opened.parameters), dict(opened.parameters)
         self.pid, self.secret, self.tls = opened.pid, opened.secret, opened.tls
+        self.direct = opened.direct
         why = self.unlinked(opened.rest)
         if why:
             raise RemoteProtocolError(why)
@@ -88,8 +100,30 @@ class PgSessionCodec(SessionCodec):
             except BackendError as error:
                 raise OpenFailed(error.message, error.sqlstate, error.fields) from None
             self.defaults = dict(self.reported)
+            if self.learn is not None:
+                yield from self.learn(self)
+        if self.server.logged_in(self.reported):
+            yield from self._ask_role()
         if self._opened is not None:
             self._opened(self.reported)
+
+    def asks_less(self) -> bool:
+        """The server may have minded the protocol version."""
+        return self.versions.is_guess
+
+    def _ask_role(self) -> Conversation[None]:
+        self.unnamed = self  # nobody's: a simple query ends it
+        why = self.unlinked((yield from self.server.ask()))
+        if why:
+            raise RemoteProtocolError(why)
+
+    def role(self) -> int:
+        """What its server is."""
+        return self.server.role
+
+    def watch_role(self, told: Callable[[int], None]) -> None:
+        """Hear what its server becomes."""
+        self.server.told = told
 
     def pings_by_peek(self) -> bool:
         """``ping_command`` says so."""
@@ -103,6 +137,8 @@ class PgSessionCodec(SessionCodec):
         errors, status = yield from self._ask(query(self.upkeep.ping_text), 1)
         if errors:
             raise PingFailed(f"the server answered a ping with: {errors[0].get('M', '')}")
+        if self.server.must_ask() and not self.begun:
+            yield from self._ask_role()
         if status != (_IN_TRANSACTION if self.begun else _IDLE):
             raise PingFailed(f"the ping left a transaction {'closed' if self.begun else 'open'}")
 
@@ -112,15 +148,18 @@ class PgSessionCodec(SessionCodec):
         text = self.upkeep.reset_text
         tags = yield from self._run(text if text == "DISCARD ALL" else "reset", [text])
         if "DISCARD ALL" in tags:
-            self._forget()
-            yield from self._run("session_init", self.upkeep.after_wiping())
-        elif "RESET" in tags or "SET" in tags:
+            yield from self._forget()
+        elif "DEALLOCATE ALL" in tags:
+            self.forget_prepared()
+        if "RESET" in tags or "SET" in tags:
             # Which settings it took, and what they are now, is not told.
             self.touched_by = _NOBODY
 
-    def _forget(self) -> None:
+    def _forget(self) -> Conversation[None]:
+        self.forget_prepared()
         self.profile = self.profiles.empty
-        self.touched_by, self.deep, self.unnamed = 0, False, None
+        self.touched_by, self.deep, self.littered, self.unnamed = 0, False, False, None
+        yield from self._run("session_init", self.upkeep.after_wiping())
 
     def _run(self, what: str, texts: list[str], told: list[bytes] | None = None) -> Conversation[list[str]]:
         """Run what the operator wants to be run; returns the command tags. Raises BackendError.
@@ -147,8 +186,7 @@ class PgSessionCodec(SessionCodec):
         self.unnamed = self  # nobody's
         errors, status = yield from self._ask(query("BEGIN"), 1)
         if errors or status != _IN_TRANSACTION:
-            text = errors[0].get("M", "") if errors else "no transaction is open"
-            raise BackendError(f"BEGIN failed: {text}", errors[0].get("C", "XX000") if errors else "XX000")
+            raise failure("BEGIN failed", errors, "no transaction is open")
         self.begun = True
 
     def end_begun(self) -> Conversation[None]:
@@ -159,10 +197,7 @@ class PgSessionCodec(SessionCodec):
         self.unnamed = self
         errors, status = yield from self._ask(query("ROLLBACK"), 1)
         if errors or status != _IDLE:
-            text = errors[0].get("M", "") if errors else "the transaction is still open"
-            raise BackendError(
-                f"cannot roll back: {text}", errors[0].get("C", "XX000") if errors else "XX000"
-            )
+            raise failure("cannot roll back", errors, "the transaction is still open")
 
     def tag(self) -> object | None:
         """The settings that it carries; None: as it was opened. Itself where a client has changed more."""
@@ -183,11 +218,14 @@ class PgSessionCodec(SessionCodec):
         for _ in range(3):
             errors, status = yield from self._ask(query(text), 1)
             if not errors and status == _IDLE:
+                if text == "" and self.littered:
+                    yield from self._run("DISCARD ALL", ["DISCARD ALL"])
+                    yield from self._forget()
                 if text == "":
                     return
                 text = ""
             elif errors and errors[0].get("C") != _CANCELED:
-                raise BackendError(f"cannot roll back: {errors[0].get('M', '')}", errors[0].get("C", "XX000"))
+                raise failure("cannot roll back", errors, "")
         raise BackendError("the session did not come to rest")
 
     def adopt(self, want: Profile, number: int) -> Conversation[bytes]:
@@ -205,15 +243,11 @@ class PgSessionCodec(SessionCodec):
         elif upkeep.is_undone_by(changes):
             clean = upkeep.wiping(False)
         if clean:
-            after = upkeep.after_wiping()
-            if after:
-                yield from self._run("session_init", [clean, *after], told)
-            else:
+            if (yield from self._wiped(clean, told)):
                 send, replies = query(clean), 1
-            self.profile = self.profiles.empty
             changes = difference(self.profile, want)
         if changes:
-            send += _set_config(changes)
+            send += set_config(changes)
             replies += 1
         if replies:
             self.unnamed = self
@@ -226,7 +260,19 @@ class PgSessionCodec(SessionCodec):
             yield from self._run("tag_fixup", [upkeep.fixup], told)
         if (clean or changes) and self.touched_by != number:
             self.touched_by, self.deep = 0, False
-        return b"".join(told)
+        # What was only on the way from one client's value to the other's is nobody's.
+        return b"".join({one[5 : one.index(0, 5)]: one for one in told}.values())
+
+    def _wiped(self, clean: str, told: list[bytes]) -> Conversation[bool]:
+        """What clients have left goes; True where the caller is to send ``clean`` together with the rest."""
+        if self.deep:
+            self.forget_prepared()
+            self.littered = False
+        self.profile = self.profiles.empty
+        after = self.upkeep.after_wiping()
+        if after:
+            yield from self._run("session_init", [clean, *after], told)
+        return not after
 
     def _ask(
         self,
@@ -250,9 +296,12 @@ class PgSessionCodec(SessionCodec):
                 errors.append(read_fields(body))
             elif kind == _COMMAND and tags is not None:
                 tags.append(body[:-1].decode("ascii", "replace"))
+            elif kind == _NOTIFICATION and self.overheard is not None:
+                self.overheard.append(message(b"A", body))
             elif kind == _PARAMETER:
                 name, value = read_parameter(body)
                 self.reported[name] = value
+                self.server.note(name, value, True)
                 if told is not None:
                     told.append(message(b"S", body))
         why = self.unlinked(inbox.rest)
@@ -270,8 +319,11 @@ class PgSessionCodec(SessionCodec):
                 if kind == _PARAMETER:
                     name, value = read_parameter(body)
                     self.reported[name] = value
+                    self.server.note(name, value, False)
                 elif kind == _ERROR:
                     return "the server said: " + read_fields(body).get("M", "")
+                elif kind == _NOTIFICATION and self.overheard is not None:
+                    self.overheard.append(message(b"A", body))
                 elif kind not in (_NOTICE, _NOTIFICATION):
                     return f"a message of type {chr(kind)!r} that nobody asked for"
                 found = inbox.take()
@@ -280,34 +332,14 @@ class PgSessionCodec(SessionCodec):
         self.tail = inbox.rest
         return ""
 
+    def process(self) -> int:
+        """The backend process, as the server's log has it."""
+        return self.pid
+
     def farewell(self) -> bytes:
         """Terminate; nothing where the server is in the middle of reading a message."""
         return b"" if self.mute else TERMINATE
 
     def cancel(self) -> Conversation[None]:
         """Send a CancelRequest, under TLS where the session is, and wait for the end of the connection."""
-        if self.tls:
-            answer: bytes = yield SSL_REQUEST
-            if answer != b"S":
-                raise RemoteProtocolError("the server refuses TLS to a cancel request")
-            yield StartTls()
-        body = CANCEL_CODE.to_bytes(4, "big") + self.pid.to_bytes(4, "big", signed=True) + self.secret
-        send = (len(body) + 4).to_bytes(4, "big") + body
-        while True:
-            yield send
-            send = b""
-
-
-def _set_config(changes: list[tuple[str, str | None]]) -> bytes:
-    batch = message(b"P", b"\0SELECT pg_catalog.set_config($1,$2,false)\0" + b"\0\0")
-    for name, value in changes:
-        batch += message(b"B", b"\0\0\0\0\0\x02" + _argument(name) + _argument(value) + b"\0\0")
-        batch += message(b"E", b"\0\0\0\0\0")
-    return batch + b"S\x00\x00\x00\x04"
-
-
-def _argument(text: str | None) -> bytes:
-    if text is None:
-        return b"\xff\xff\xff\xff"
-    data = text.encode("utf-8")
-    return len(data).to_bytes(4, "big") + data
+        yield from cancel_request(self.pid, self.secret, self.tls, self.direct)

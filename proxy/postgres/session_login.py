@@ -10,11 +10,11 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.codec import Conversation, StartTls
 from proxy.errors import LocalProtocolError, LoginFailed, OpenFailed, RemoteProtocolError
 from proxy.postgres.accounts import Account
 from proxy.postgres.certificate import endpoint_hash
 from proxy.postgres.messages import (
+    ALPN,
     AUTH_CLEARTEXT,
     AUTH_MD5,
     AUTH_OK,
@@ -31,6 +31,8 @@ from proxy.postgres.messages import (
 )
 from proxy.postgres.scram import SCRAM, SCRAM_PLUS, ScramClient, ScramError
 from proxy.postgres.verifier import keys_of
+from proxy.postgres.versions import TOO_NEW, Versions, check_key, negotiated
+from proxy.steps import Conversation, StartTls
 
 PARAMETER_CAP: Final = 200  # distinct parameters that a server may report at login
 APPLICATION_NAME: Final = "penstock"
@@ -40,17 +42,33 @@ _RESERVED: Final = ("user", "database", "replication")
 
 
 @dataclass(frozen=True)
+class Wire:
+    """How the connection to a server is secured, beyond the sslmode.
+
+    ``direct``: TLS begins at once, without a request for it (libpq's sslnegotiation=direct, for PostgreSQL
+    17 and newer). ``channel_binding`` is libpq's: prefer, require or disable.
+    """
+
+    direct: bool = False
+    channel_binding: str = "prefer"
+
+
+@dataclass(frozen=True)
 class Identity:
     """Who a session is: the user and database it names, the account with the secret, its parameters.
 
     ``account`` is the one that proves ``user`` to the server. Without an ``application_name`` among the
-    parameters it is "penstock".
+    parameters it is "penstock". ``replication`` ("true" or "database") makes it a replication connection,
+    whose parameters are those of the client that it is for, and no others. ``wire`` is how its connection is
+    secured.
     """
 
     user: str
     database: str
     account: Account
     parameters: tuple[tuple[str, str], ...] = ()
+    replication: str = ""
+    wire: Wire = Wire()
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,22 +85,24 @@ class Opened:
     tls: bool
     mechanism: str
     rest: bytes
+    direct: bool = False  # TLS began without a request for it
 
     def __repr__(self) -> str:
         return f"Opened(pid={self.pid}, tls={self.tls}, mechanism={self.mechanism!r})"
 
 
-def open_session(identity: Identity, sslmode: str) -> Conversation[Opened]:
+def open_session(identity: Identity, sslmode: str, versions: Versions | None = None) -> Conversation[Opened]:
     """Open one session; ``sslmode`` is disable, prefer, require, verify-ca or verify-full.
 
-    Raises OpenFailed, LoginFailed (with the server's own words, where it gave any) and
-    RemoteProtocolError.
+    ``versions`` None: protocol 3.0. Raises OpenFailed, LoginFailed (with the server's own words, where it
+    gave any) and RemoteProtocolError.
     """
-    packet = startup(_parameters(identity))
+    versions = versions or Versions()
+    packet = startup(_parameters(identity), versions.asks)
     tls, certificate = False, None
     if sslmode != "disable":
-        tls, certificate = yield from start_tls(sslmode)
-    login = _Login(identity, tls, certificate)
+        tls, certificate = yield from start_tls(sslmode, identity.wire.direct)
+    login = _Login(identity, tls, certificate, versions)
     yield from login.prove(packet)
     return (yield from login.settle())
 
@@ -94,13 +114,24 @@ def _parameters(identity: Identity) -> list[tuple[str, str]]:
     if foreign or not identity.user:
         raise LocalProtocolError(f"a session's parameters may not hold {foreign!r}, and it needs a user")
     pairs = [("user", identity.user), ("database", identity.database), *identity.parameters]
-    if "application_name" not in named:
+    if identity.replication:
+        pairs.append(("replication", identity.replication))
+    elif "application_name" not in named:
         pairs.append(("application_name", APPLICATION_NAME))
     return pairs
 
 
-def start_tls(sslmode: str) -> Conversation[tuple[bool, bytes | None]]:
-    """Ask for TLS; returns whether it is on, and the server's certificate in DER."""
+def start_tls(sslmode: str, direct: bool = False) -> Conversation[tuple[bool, bytes | None]]:
+    """Ask for TLS, or begin with it; returns whether it is on, and the server's certificate in DER."""
+    if direct:
+        step = StartTls()
+        shown: bytes | None = yield step
+        if step.protocol != ALPN:
+            raise OpenFailed(
+                f'TLS began at once, but the server did not agree to "{ALPN}" by ALPN: '
+                "sslnegotiation=direct needs PostgreSQL 17 or newer"
+            )
+        return True, shown
     answer: bytes = yield SSL_REQUEST
     if answer[:1] == b"E":
         # It comes before TLS, from whoever is there: its words are not passed on (CVE-2024-10977).
@@ -123,17 +154,29 @@ def start_tls(sslmode: str) -> Conversation[tuple[bool, bytes | None]]:
 class _Login:
     """The messages from the startup packet to the first ReadyForQuery, in their only legal order."""
 
-    def __init__(self, identity: Identity, tls: bool, certificate: bytes | None) -> None:
+    def __init__(self, identity: Identity, tls: bool, certificate: bytes | None, versions: Versions) -> None:
         self.mechanism = "trust"
+        self._versions = versions
+        self._asked = self._version = versions.asks  # that is spoken
+        self._is_taken = False  # the server has answered the startup packet
         self._inbox = Inbox()
         self._identity = identity
         self._account = identity.account
         self._tls = tls
-        self._binding = None if certificate is None else endpoint_hash(certificate)
+        self._wanted = identity.wire.channel_binding
+        bindable = certificate is not None and self._wanted != "disable"
+        self._binding = endpoint_hash(certificate) if certificate is not None and bindable else None
 
     def prove(self, packet: bytes) -> Conversation[None]:
         """Send the startup packet and whatever proof the server asks for, until AuthenticationOk."""
-        code, body = yield from self._request(packet)
+        try:
+            code, body = yield from self._request(packet)
+        except BaseException:  # GeneratorExit, where the server only closed the connection
+            if not self._is_taken:
+                self._versions.turned_away(self._asked)
+            raise
+        if self._wanted == "require":
+            self._demand_binding(code, body)
         if code == AUTH_OK:
             return
         if code == AUTH_CLEARTEXT:
@@ -151,6 +194,20 @@ class _Login:
         if code != AUTH_OK:
             raise RemoteProtocolError(f"authentication request {code} came where the login should be done")
 
+    def _demand_binding(self, code: int, offered: bytes) -> None:
+        """Refuse every proof that does not bind the channel, before any of it is given."""
+        if not self._tls:
+            why = "the connection is not secured by TLS"
+        elif code != AUTH_SASL:
+            why = "the server asks for another proof than SCRAM"
+        elif SCRAM_PLUS.encode() not in offered.split(b"\0"):
+            why = "the server does not offer SCRAM-SHA-256-PLUS"
+        elif self._binding is None:
+            why = "no binding is defined for the certificate of the server (its signature has no hash)"
+        else:
+            return
+        raise LoginFailed(f"{self._who()}: channel_binding=require, and {why}", "28000")
+
     def settle(self) -> Conversation[Opened]:
         """Read what the server tells about itself, until it is ready."""
         parameters: dict[str, str] = {}
@@ -163,13 +220,18 @@ class _Login:
                 if len(parameters) > PARAMETER_CAP:
                     raise RemoteProtocolError(f"the server reports more than {PARAMETER_CAP} parameters")
             elif kind == b"K":
-                if len(body) != 8:
-                    raise RemoteProtocolError(f"a BackendKeyData message of {len(body)} bytes instead of 8")
+                check_key(body, self._version)
                 pid, secret = int.from_bytes(body[:4], "big"), body[4:]
             elif kind == b"Z" and body == b"I":
-                return Opened(parameters, pid, secret, self._tls, self.mechanism, self._inbox.rest)
+                rest, direct = self._inbox.rest, self._identity.wire.direct
+                return Opened(parameters, pid, secret, self._tls, self.mechanism, rest, direct)
             else:
                 raise RemoteProtocolError(f"a message of type {kind!r} came while a session was being opened")
+
+    def _take(self) -> None:
+        if not self._is_taken:
+            self._is_taken = True
+            self._versions.taken(self._asked)
 
     def _cleartext(self) -> bytes:
         self.mechanism = "password"
@@ -245,8 +307,11 @@ class _Login:
         while True:
             kind, body = yield from self._next(send)
             send = b""
-            if kind == b"v":  # it speaks an older minor version than it was asked for; ours is the oldest
+            if kind == b"v":
+                self._version = negotiated(body, self._is_taken, self._asked, self._versions.least)
+                self._take()
                 continue
+            self._take()
             if kind != b"R" or len(body) < 4:
                 raise RemoteProtocolError(f"a message of type {kind!r} came before the login was done")
             return int.from_bytes(body[:4], "big"), body[4:]
@@ -259,6 +324,8 @@ class _Login:
             if kind == ord("E"):
                 fields = read_fields(body)
                 words = fields.get("M", "no reason given")
+                if fields.get("C") not in TOO_NEW:
+                    self._take()
                 raise LoginFailed(f"{self._who()}: {words}", fields.get("C") or "XX000", fields)
             if kind != ord("N"):
                 return bytes((kind,)), body

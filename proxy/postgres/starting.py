@@ -6,6 +6,7 @@ what comes before.
 """
 
 from proxy.codec import RECOVER, RESUME
+from proxy.postgres import reading
 from proxy.postgres.messages import ready
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.state import (
@@ -79,6 +80,8 @@ def parted(state: ClientState) -> None:
     state.opening = False
     state.resume = 0
     state.bound = None
+    if state.reads and state.deferred != SENT:
+        reading.over(state)
     if state.deferred == REFUSED:
         state.owed.clear()
         state.faults.clear()

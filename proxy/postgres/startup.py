@@ -12,19 +12,33 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from proxy.codec import Refused
-from proxy.postgres.messages import CANCEL_CODE, GSSENC_CODE, PROTOCOL_3_0, SSL_CODE, cstring, error, message
+from proxy.postgres.messages import (
+    CANCEL_CODE,
+    GSSENC_CODE,
+    PROTOCOL_3_2,
+    SECRET_CAP,
+    SSL_CODE,
+    cstring,
+    error,
+    message,
+)
 from proxy.postgres.own import NAMES, listed
 from proxy.reasons import RefusalReason
+from proxy.reception import Refused
 
 PACKET_CAP: Final = 10_000  # bytes, length word included (PostgreSQL's MAX_STARTUP_PACKET_LENGTH)
 NAME_CAP: Final = 63  # bytes of a user's or database's name that PostgreSQL looks at
-CANCEL_KEY_LENGTH: Final = 8  # bytes of process id and secret in protocol 3.0
+# The bytes of process id and secret together that clients are given. Those that speak 3.0 expect eight.
+SHORT_KEY: Final = 8
+LONG_KEY: Final = 4 + 32
+NEWEST_MINOR: Final = PROTOCOL_3_2 & 0xFFFF
 
 _OWN: Final = "penstock."
 _RESERVED: Final = ("user", "database", "options", "replication")
 _SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*", re.ASCII)
-_FALSE: Final = ("0", "f", "fa", "fal", "fals", "false", "n", "no", "of", "off")  # as PostgreSQL reads them
+# As PostgreSQL reads them.
+_FALSE: Final = ("0", "f", "fa", "fal", "fals", "false", "n", "no", "of", "off")
+_TRUE: Final = ("1", "t", "tr", "tru", "true", "y", "ye", "yes", "on")
 _SHOWN: Final = 64  # characters of a client's text that an answer repeats
 
 
@@ -51,7 +65,9 @@ class Startup:
 
     ``settings`` are the parameters for the session, by lower-case name. ``wishes`` are those for its pool,
     our own settings (own.NAMES), unchecked. ``negotiate`` is the NegotiateProtocolVersion message that must
-    go out before anything else, or b"".
+    go out before anything else, or b"". ``minor`` is the version that is spoken then: 2 for protocol 3.2.
+    ``replication`` is "" for an ordinary client, "true" for physical replication, which knows no database,
+    and "database" for logical replication.
     """
 
     user: str
@@ -59,6 +75,13 @@ class Startup:
     settings: dict[str, str]
     wishes: dict[str, str] = field(default_factory=dict)
     negotiate: bytes = b""
+    minor: int = 0
+    replication: str = ""
+
+    @property
+    def key_length(self) -> int:
+        """How many bytes of cancel key the client expects."""
+        return LONG_KEY if self.minor >= NEWEST_MINOR else SHORT_KEY
 
 
 def refused(
@@ -95,13 +118,14 @@ def read_packet(packet: bytes) -> "Startup | Request | CancelKey":
             raise _broken(f"the {request.value} packet has {len(packet)} bytes instead of 8")
         return request
     if code == CANCEL_CODE:
-        if len(packet) != 8 + CANCEL_KEY_LENGTH:
-            raise Refused("a cancel request whose key is not 8 bytes", b"", RefusalReason.PROTOCOL)
+        if not SHORT_KEY <= len(packet) - 8 <= 4 + SECRET_CAP:
+            text = f"a cancel request whose key has {len(packet) - 8} bytes; 8 to {4 + SECRET_CAP} are legal"
+            raise Refused(text, b"", RefusalReason.PROTOCOL)
         return CancelKey(packet[8:])
     major, minor = (code >> 16) & 0xFFFF, code & 0xFFFF
     if major != 3:
-        text = f"frontend protocol {major}.{minor} is not supported: this proxy speaks 3.0"
-        raise refused(text, "0A000", text, hint="Use a client library that speaks protocol 3.0.")
+        text = f"frontend protocol {major}.{minor} is not supported: this proxy speaks 3.0 to 3.2"
+        raise refused(text, "0A000", text, hint="Use a client library that speaks protocol 3.0 or 3.2.")
     return _read_startup(packet[8:], minor)
 
 
@@ -120,11 +144,12 @@ def _read_startup(body: bytes, minor: int) -> Startup:
     if not user:
         text = "the startup packet names no user"
         raise refused(text, "28000", text)
-    _refuse_replication(named.get("replication", "false"))
+    replication = _replication(named.get("replication", "false"))
     settings = read_options(named.get("options", "")) | settings
     wishes: dict[str, str] = {name: settings.pop(name) for name in NAMES if name in settings}
     database = _cut(named.get("database", "")) or user
-    return Startup(user, database, settings, wishes, _negotiation(minor, unknown))
+    negotiate = _negotiation(minor, unknown)
+    return Startup(user, database, settings, wishes, negotiate, min(minor, NEWEST_MINOR), replication)
 
 
 def read_options(text: str) -> dict[str, str]:
@@ -187,18 +212,26 @@ def _put(settings: dict[str, str], name: str, value: str) -> None:
     settings[lower] = value
 
 
-def _refuse_replication(value: str) -> None:
-    if value.lower() not in _FALSE:
-        text = "replication connections are not supported by this proxy"
-        raise refused(text, "0A000", text, hint="A replication client must connect to the server directly.")
+def _replication(value: str) -> str:
+    """What kind of replication is asked for: "", "true" or "database"."""
+    word = value.lower()
+    if value == "database" or word in _FALSE:
+        return value if value == "database" else ""
+    if word not in _TRUE:
+        text = f'invalid value for parameter "replication": "{_shown(value)}"'
+        raise refused(text, "22023", text, hint='Valid values are: "false", 0, "true", 1, "database".')
+    return "true"
 
 
 def _negotiation(minor: int, unknown: list[str]) -> bytes:
-    """NegotiateProtocolVersion. Its first number is the whole version, as PostgreSQL sends it."""
-    if not minor and not unknown:
+    """NegotiateProtocolVersion, where the client asked for more than we speak. As PostgreSQL sends it: its
+    first number is the whole version that is spoken from now on, then come the options that are not known.
+    """
+    if minor <= NEWEST_MINOR and not unknown:
         return b""
     names = b"".join(cstring(name) for name in unknown)
-    return message(b"v", struct.pack("!ii", PROTOCOL_3_0, len(unknown)) + names)
+    version = (3 << 16) | min(minor, NEWEST_MINOR)
+    return message(b"v", struct.pack("!ii", version, len(unknown)) + names)
 
 
 def _cut(name: str) -> str:

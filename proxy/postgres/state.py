@@ -12,6 +12,8 @@ from proxy.postgres.messages import message
 from proxy.postgres.own import OwnStatement
 from proxy.postgres.profile import Profile, Profiles
 from proxy.postgres.session import PgSessionCodec
+from proxy.postgres.state_rules import Sharing
+from proxy.postgres.statements import Mark, Statement, Statements
 from proxy.postgres.terms import Terms
 
 # Transaction status bytes: I, T, E.
@@ -24,6 +26,11 @@ NOT_DEFERRED: Final = 0
 DEFERRED: Final = 1
 SENT: Final = 2
 REFUSED: Final = 3
+
+# How far the end of a transaction has been sent that runs on a replica: see reading.py.
+NOT_ENDED: Final = 0
+SEGMENT_ENDS: Final = 1
+TRANSACTION_ENDS: Final = 2
 
 # What is owed a ReadyForQuery, in the order in which it was sent. From ENDED on: a CopyDone or CopyFail
 # that was sent before the server said that it wants data, behind one of these or inside a segment.
@@ -40,6 +47,9 @@ REPLACE: Final = 2  # `piece` is forwarded instead
 INSERT: Final = 3  # `piece` is forwarded before it
 HOLD: Final = 4  # it and what follows wait until nothing is outstanding
 STOP: Final = 5  # it and what follows are never looked at: the connection ends
+AWAIT: Final = 6  # it and what follows wait until a session is held
+HEAD: Final = 7  # `piece` is forwarded instead of its beginning, up to `resume_at`
+INSERT_HOLD: Final = 8  # `piece` is forwarded; it and what follows wait for the answer to that
 
 # What the held session's unnamed statement is.
 UNTOUCHED: Final = 0  # what the session's record says: this client has sent nothing that changes it
@@ -57,7 +67,14 @@ class ClientState(ClientCodec):
     """The fields. Abstract: ``relaying.PgClientCodec`` is what is made."""
 
     def __init__(  # noqa: PLR0915  (a record: every field, once)
-        self, number: int, pool_mode: int, terms: Terms, profiles: Profiles, profile: Profile, cap: int
+        self,
+        number: int,
+        pool_mode: int,
+        terms: Terms,
+        profiles: Profiles,
+        profile: Profile,
+        cap: int,
+        statements: Statements | None = None,
     ) -> None:
         super().__init__()
         self.number = number  # not 0: whose left-overs a session holds is told by it
@@ -69,6 +86,12 @@ class ClientState(ClientCodec):
         self.profile = profile  # what must hold for the next statement
         self.tag = None if profile is profiles.empty else profile
         self.cap = cap  # bytes: the longest message that a client may send
+        self.statements = Statements() if statements is None else statements
+        # Named statements are the session's own where it is the client's, and ours where it changes hands.
+        self.renames = pool_mode != SESSION_MODE
+        self.home_target = ""  # the target of one that has set none, by the database that it asked for
+        self.reads = False  # its transaction is READ ONLY, so it goes to a replica
+        self.read_end = NOT_ENDED  # ... and its end has been sent
         self.chosen: dict[str, str] = {}  # settings of ours: what it has set, as it is shown
         self.session: PgSessionCodec | None = None
 
@@ -80,6 +103,8 @@ class ClientState(ClientCodec):
         self.copy_extended = False  # ... for an Execute, so that a Sync must follow the end
         self.copy_synced = False  # a Sync was taken for one that is read inside the copy, and not answered
         self.intruded = False  # whether a Query that was sent where a Sync was due is answered is not certain
+        self.intruder = 0  # ... and this is its place: ReadyForQuery count; -1: there are several
+        self.failed_at = -1  # ReadyForQuery count when the server's latest error came
         self.doubt = False  # we can no longer tell exactly what is owed: the session must not be reused
         self.violated = False  # statement mode: the client opened a transaction
         self.saw_reset = False  # the client's RESET or DISCARD took its settings from the session
@@ -93,6 +118,7 @@ class ClientState(ClientCodec):
         self.gathered: bytearray | None = None  # ... which is a Parse to be remembered
         self.held = bytearray()  # what came after `tail` while that is held back
         self.piece = b""  # what a verdict inserts or replaces
+        self.resume_at = 0  # where the rest begins of a message whose beginning is replaced
         self.start = 0  # of what has not been collected yet, in the bytes being read
         self.chunks: list[bytes] = []  # what has been
         self.flags = 0  # found so far
@@ -112,22 +138,45 @@ class ClientState(ClientCodec):
         self.wanted: bytes | None = None  # the Parse that the bytes waiting to be forwarded build on
         self.pending = False  # the latest Parse of it has not been confirmed ...
         self.resent = False  # ... which was sent on behalf of the client, and confirmed to it before
-        self.parse_at = 0  # ... and this is its place: ReadyForQuery count, Parse count in that
+        self.parse_at = 0  # ... and this is its place: ReadyForQuery count, step in that
         self.parse_no = 0
 
-        # Injected Parses whose replies are swallowed: pairs of (ReadyForQuery count, Parse count in it).
-        self.swallow: list[int] = []
+        # The named statements, where the names on the session are ours: see naming.py.
+        self.named: dict[bytes, Statement] = {}
+        self.named_size = 0  # bytes
+
+        # State that the session would carry on to other clients: see pinning.py. All bits of effects.py.
+        self.watches = pool_mode != SESSION_MODE and terms.rules is not None
+        self.suspects = 0  # what has been sent may leave this; PINNED while `pins` is set
+        self.parse_effects = 0  # ... by whoever binds the unnamed statement
+        self.asks = 0  # what the server is asked about next
+        self.pins = 0  # what is there: the client keeps its session
+        self.placeholders: dict[str, None] = {}  # settings with a dot in their names, which no view lists
+        self.listening: Sharing | None = None  # the client's part in the session that listens for all
+        self.unlistens = False  # the client has sent UNLISTEN for channels of that
+
+        # Parses, Closes and Describes whose replies mean something to us, in their order.
+        self.marks: list[Mark] = []
         self.sent = 0  # messages sent that earn a ReadyForQuery, since the session was joined
-        self.parses = 0  # Parses sent after the last of them
+        self.steps = 0  # Parses, Closes and Describes of statements sent after the last of them
         self.seen = 0  # ReadyForQuery seen
-        self.parses_seen = 0  # ParseComplete seen after the last of them
+        self.steps_seen = 0  # ... and their answers seen after the last of them
+        self.checking = False  # `tail` waits for the description of a statement
+        self.misfit: Statement | None = None  # a statement that is not what the client was told
+        self.losing = b""  # the name that its DEALLOCATE takes from it when that has succeeded
+        self.clearing = 0  # DEALLOCATE ALL and DISCARD ALL that were noticed when they were sent
+        self.altered = False  # the transaction has changed what tables are like
 
         # Refusals and statements of our own; `aside` sends every message through the cold room.
         self.aside = False
         self.skipping = False  # answered with an error by us: discard up to Sync
         self.answering = False  # this segment is answered by us
         self.blocked = False  # `tail` waits until nothing is outstanding
+        self.holds_names = False  # ... or only until no ReadyForQuery is owed
         self.own: OwnStatement | None = None  # the client's unnamed statement is one of ours
+        self.texts: dict[bytes, bytes] = {}  # where they are the session's: see noting.py
+        self.own_named: dict[bytes, OwnStatement] = {}  # ... and those of its named ones that are
+        self.own_bound: OwnStatement | None = None  # what its portal runs
         self.faults: dict[bytes, bytes] = {}  # marker -> the error that replaces the server's
         self.faults_made = 0
         self.terms_changed = False
@@ -161,6 +210,8 @@ class ClientState(ClientCodec):
             or self.own is not None
             or self.deferred != NOT_DEFERRED
             or self.answered != 0
+            or self.asked is not None
+            or self.reads
             or (self.session is None and self.terms.begin != 0 and self.pool_mode == TRANSACTION_MODE)
         )
 
@@ -168,7 +219,13 @@ class ClientState(ClientCodec):
         """A message is sent that earns a ReadyForQuery."""
         self.owed.append(kind)
         self.sent += 1
-        self.parses = 0
+        self.steps = 0
+
+    def step(self, counts: bool = True) -> None:
+        """A message of the extended protocol is sent; ``counts``: one of those that are counted."""
+        if counts:
+            self.steps += 1
+        self.segment = True
 
     def querying(self) -> None:
         """A simple Query is sent: it ends the unnamed statement."""
@@ -177,15 +234,17 @@ class ClientState(ClientCodec):
         self.pending = False
         self.holds = OURS
         if self.segment:
-            self.intrude()
+            self.intrude(self.sent)
         self.earns(QUERY)
 
-    def intrude(self) -> None:
-        """A Query or FunctionCall is sent where a Sync is due.
+    def intrude(self, place: int) -> None:
+        """A Query or FunctionCall is sent where a Sync is due, ``place`` of its kind after the join.
 
         After an error in the segment the server skips it, so whether it is answered is not certain until
-        a ReadyForQuery comes while nothing else is owed one. (asyncpg's COPY sends such a Query.)
+        its ReadyForQuery has come without an error before it, or one while nothing else is owed one.
+        (asyncpg's COPY sends such a Query, and so does pgjdbc's autosave, behind its BEGIN.)
         """
+        self.intruder = -1 if self.intruded else place
         self.intruded = True
         self.segment = False
         self.holds = UNCLEAR

@@ -10,7 +10,9 @@ from typing import Final
 
 from proxy.codec import ClientCodec
 from proxy.postgres.begin import PASS_ON
-from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, WAIT_TIMEOUT
+from proxy.postgres.own import CCLASS, GETMODE, KEY, PURITY, SHARD_KEY, TAG, TARGET, WAIT_TIMEOUT
+from proxy.postgres.state_rules import StateRules
+from proxy.roles import WORDS
 
 WORD_CAP: Final = 64  # bytes of a cclass, key or shard_key
 TAG_CAP: Final = 1024  # bytes of a tag
@@ -41,12 +43,18 @@ class Terms:
         self.shown = shown
         self.permit = permit
         self.seconds = seconds
-        self.begin = begin  # begin.PASS_ON, DEFER or AHEAD
+        self.begin = begin  # begin.PASS_ON, DEFER, AHEAD or LOOK
+        self.reads_elsewhere = False  # a transaction that is READ ONLY goes to a replica
+        self.rules: StateRules | None = None  # of state that outlives a unit of work; None: nobody looks
+
+    def reported(self) -> frozenset[str]:
+        """The settings that every session of the pool has reported by itself, in lower case."""
+        return self.rules.reported if self.rules is not None else frozenset()
 
     def adopt(self, other: "Terms") -> None:
         """Become as ``other``: every client of the pool looks at this one object."""
         self.shown, self.permit, self.seconds = other.shown, other.permit, other.seconds
-        self.begin = other.begin
+        self.begin, self.reads_elsewhere = other.begin, other.reads_elsewhere
 
     def check(self, name: str, text: str) -> str:
         """The text to keep for a setting, "" for none. Raises ValueError with a sentence."""
@@ -56,6 +64,10 @@ class Terms:
             text = text.strip().lower()
             if text not in PURITIES:
                 raise ValueError(f"{name} is one of {', '.join(PURITIES)}")
+        elif name == TARGET:
+            text = text.strip().lower()
+            if text not in WORDS:
+                raise ValueError(f"{name} is one of {', '.join(WORDS)}")
         elif name == TAG:
             text = written(read_tag(text))
         elif name in (CCLASS, KEY, SHARD_KEY):
@@ -89,6 +101,7 @@ class Terms:
         codec.wants_new = chosen.get(PURITY, self.shown.get(PURITY, "")) == "new"
         codec.affinity = chosen.get(KEY, "")
         codec.shard_key = chosen.get(SHARD_KEY, "")
+        codec.target = chosen.get(TARGET, "")
 
 
 def _check_word(name: str, text: str) -> None:

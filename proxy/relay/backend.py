@@ -9,22 +9,20 @@ import asyncio
 import select
 from typing import Any
 
-import structlog
-
-from proxy.codec import Conversation, SessionCodec
+from proxy.codec import SessionCodec
 from proxy.errors import BackendError, PingFailed, ProxyError
 from proxy.pool.pool import Pool
 from proxy.pool.session import BUSY, CARE, IDLE, OPENING, Backend, Session
 from proxy.reasons import DropReason
 from proxy.relay.endpoint import Endpoint, Errand
 from proxy.relay.holder import Holder
-from proxy.relay.sockets import cut, tune
+from proxy.relay.sockets import cut, place_of, tune
 from proxy.relay.talk import Talk, Talker
+from proxy.relay.tls_start import told
+from proxy.steps import Conversation, StartTls
 from proxy.tasks import spawn
 
 _CANCEL_AGAIN = 1.0  # seconds between two cancel requests for what a vanished client left running
-_CANCEL_TIMEOUT = 10.0  # seconds that one cancel request may take
-_log = structlog.get_logger("penstock")
 _GONE = "the server closed the connection"
 
 
@@ -48,8 +46,10 @@ class SocketBackend(Backend, Talker):
         self._lost_why = _GONE
         self._heard_end = False  # the server said all, and we may still speak
         self._was_cut = False  # the connection broke: it did not end
+        self._place = ""  # the address that it is connected to, unless that is a Unix socket
         self._taken = ""  # why the pool took the session away from whoever held it
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        codec.watch_role(lambda role: pool.failover.told(session, role))
 
     # -- called by the event loop ---------------------------------------------------------------
 
@@ -58,6 +58,7 @@ class SocketBackend(Backend, Talker):
         self._transport = transport
         sock = transport.get_extra_info("socket")
         tune(sock, self.endpoint.keepalive)
+        self._place = place_of(transport)
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
@@ -153,19 +154,11 @@ class SocketBackend(Backend, Talker):
 
     def cancel(self) -> "asyncio.Task[None]":
         """Ask the server, over a connection of its own, to cancel what the session runs now."""
-        task = spawn(self._cancel(), f"cancel of session {self.session.number}")
+        errand = Errand(self.endpoint, self.codec.cancel(), self._place)
+        task = spawn(errand.cancel(self.session.number), f"cancel of session {self.session.number}")
         self.cancels.add(task)
         task.add_done_callback(self.cancels.discard)
         return task
-
-    async def _cancel(self) -> None:
-        # The server closes the connection once it has passed the cancel on: only then is it certain
-        # that it will hit no later query. Whoever gives the session on waits for that.
-        try:
-            async with asyncio.timeout(_CANCEL_TIMEOUT):
-                await Errand(self.endpoint, self.codec.cancel()).run()
-        except (OSError, TimeoutError, ProxyError) as error:
-            _log.warning("cancel_failed", session=self.session.number, error=str(error))
 
     # -- conversations --------------------------------------------------------------------------
 
@@ -197,7 +190,11 @@ class SocketBackend(Backend, Talker):
 
     async def converse(self, conversation: "Conversation[Any]") -> Any:
         """Talk to the server until the conversation ends; returns its result. Nobody may hold the session."""
-        result = await self.finish(self.talk(conversation))
+        return await self.complete(self.talk(conversation))
+
+    async def complete(self, talk: Talk) -> Any:
+        """As ``finish``, where nobody holds the session afterwards either."""
+        result = await self.finish(talk)
         early, self._early = self._early, b""
         why = self.codec.unlinked(early) if early else ""
         if why:
@@ -308,6 +305,14 @@ class SocketBackend(Backend, Talker):
         """The connection is lost."""
         return self._lost
 
+    def place(self) -> str:
+        """The address that it is connected to."""
+        return self._place
+
+    def role(self) -> int:
+        """What the server is, as far as this session was told."""
+        return self.codec.role()
+
     def peek(self) -> bool:
         """Something has come, or the end, that the loop has not read yet. One system call."""
         # Once a transport is closing its descriptor may be somebody else's by now.
@@ -326,8 +331,7 @@ class SocketBackend(Backend, Talker):
         """Stop reading: what comes next is TLS."""
         self._transport.pause_reading()
 
-    async def start_tls(self) -> bytes | None:
-        """Turn the connection into a TLS connection; the server's certificate. Raises OSError."""
+    async def start_tls(self, step: StartTls) -> bytes | None:
+        """Turn the connection into a TLS connection; the server's certificate. Raises BackendError."""
         self._transport = await self.endpoint.start_tls(self._transport, self)
-        certificate: bytes | None = self._transport.get_extra_info("ssl_object").getpeercert(True)
-        return certificate
+        return told(step, self._transport)

@@ -6,8 +6,9 @@ how it holds a session in link.py, how it is given its settings in preparing.py;
 """
 
 import asyncio
+from typing import Final
 
-from proxy.codec import CLOSE, FORWARD, PAUSE, RELEASE, REPLY, TERMS
+from proxy.codec import CLOSE, FORWARD, PAUSE, RELEASE, REPLY, TERMS, nobody_hears
 from proxy.errors import LocalProtocolError, ProxyError
 from proxy.pool.limits import OFF
 from proxy.pool.session import Session
@@ -16,6 +17,8 @@ from proxy.relay.backend import SocketBackend
 from proxy.relay.link import CLOSED, PREPARING, READY, WAITING
 from proxy.relay.preparing import Preparing
 from proxy.relay.sockets import has_hung_up
+
+_LINGER: Final = 10.0  # seconds that a client has to take what it was sent before it was closed
 
 
 class Client(Preparing):
@@ -38,6 +41,8 @@ class Client(Preparing):
         self.pool.counters.bytes_client += len(data)
         flags = codec.client(data)
         backend = self.backend
+        if self.watch is not None and backend is not None:
+            self.watch.sent()
         if flags == FORWARD and backend is not None:
             backend.write(codec.out)
         elif flags:
@@ -106,6 +111,8 @@ class Client(Preparing):
         backend = session.backend
         if not isinstance(backend, SocketBackend):
             raise LocalProtocolError(f"{session!r} has no socket")
+        if self.watch is not None:
+            self.watch.granted(self.since if self.phase == WAITING else -1.0)
         self.session = session
         self.backend = backend
         codec = self.codec
@@ -120,12 +127,26 @@ class Client(Preparing):
                 self.pool.counters.begins_used += 1
             if self.is_full:
                 backend.pause_reading()
-            if codec.out:
-                backend.write(codec.out)
             if codec.more:
-                self.data_received(b"")
+                self._send_more(backend)
+            else:
+                backend.write(codec.out)
             if self.late or self.leaving or self.draining or self.holds_reading:
                 self.go_on()
+
+    def _send_more(self, backend: SocketBackend) -> None:
+        """What follows depends on the session, and now there is one. One write for all of it."""
+        codec = self.codec
+        out = codec.out
+        flags = codec.client(b"")
+        if self.watch is not None:
+            self.watch.sent()
+        if flags & FORWARD:
+            out += codec.out
+        if out:
+            backend.write(out)
+        if flags & ~FORWARD:
+            self._act(flags & ~FORWARD)
 
     def refused(self, error: ProxyError) -> None:
         """There is no session: answer, and stay."""
@@ -150,14 +171,11 @@ class Client(Preparing):
         elif self.backend is not None and self.codec.is_running():
             await asyncio.wait((self.backend.cancel(),))
 
-    def sweep(self, now: float) -> None:
-        """End the client if it has held a session idle for ``idle_transaction_timeout``."""
-        if self.phase != READY or not self.codec.is_holding_idle():
-            self.activity_seen = -1
-        elif self.activity_seen != self.activity:
-            self.activity_seen, self.idle_since = self.activity, now
-        elif now - self.idle_since >= self.pool.limits.idle_transaction_timeout:
-            self.end(CloseReason.IDLE_TRANSACTION)
+    def stop_query(self) -> None:
+        """Have the server cancel the query that runs, which has taken too long."""
+        if self.backend is not None and not self.backend.cancels:
+            self.codec.timed_out()
+            self.backend.cancel()
 
     def look_for_hangup(self) -> None:
         """End the client if it has gone while nobody reads what it sends: no event would tell."""
@@ -167,7 +185,7 @@ class Client(Preparing):
     def drain(self) -> None:
         """End the client now if it has nothing under way, otherwise when it has."""
         self.draining = True
-        if self.phase == READY and (self.backend is None or self.codec.is_clean()):
+        if self.phase == READY and (self.backend is None or self.codec.is_at_rest()):
             self.end(CloseReason.DRAIN)
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
@@ -193,8 +211,12 @@ class Client(Preparing):
             self.give_back()
         if self.phase == CLOSED:
             self.codec.leave()
+            self.codec.bell = nobody_hears
         if not self.transport.is_closing():
             self.transport.close()
+            if self.is_full:
+                # Who takes nothing does not hear the last words either, and must not keep the socket.
+                asyncio.get_running_loop().call_later(_LINGER, self.transport.abort)
 
 
 def _told(client: Client, reason: CloseReason) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import structlog
 
-from proxy.codec import Reception
 from proxy.errors import RemoteProtocolError
 from proxy.reasons import RefusalReason
+from proxy.reception import Reception
 from proxy.relay.entrance import Entrance
 from proxy.relay.house import House, Leaver
 from proxy.relay.proxy_header import MOST, HeaderReader, Origin
+from proxy.relay.tls_failures import explain
 from proxy.tasks import spawn
 
 _log = structlog.get_logger("penstock")
@@ -125,7 +126,9 @@ class Doorstep(Leaver):
                 await self._loop.connect_accepted_socket(entrance, sock, ssl=tls, ssl_handshake_timeout=left)
         except OSError as error:
             if tls is not None:
-                self._refuse(f"TLS failed: {error}", RefusalReason.TLS)
+                kind, text = explain(error, "client")
+                self._house.tls_failed(kind)
+                self._refuse(f"TLS failed: {text}", RefusalReason.TLS)
             sock.close()
         except BaseException:
             sock.close()

@@ -9,20 +9,24 @@ from typing import Any
 
 import structlog
 
-from proxy.codec import CancelTarget, ClientCodec, Guest, Reception, Refused
+from proxy.codec import ClientCodec
 from proxy.errors import BackendError, PoolError, ProtocolError, ProxyError
 from proxy.pool.limits import GETMODES, OFF
 from proxy.pool.pool import Pool
 from proxy.pool.session import Key, Session
-from proxy.reasons import DropReason, RefusalReason
+from proxy.reasons import DropReason, RefusalReason, TlsFailure
+from proxy.reception import CancelTarget, Guest, Reception, Refused
 from proxy.relay.backend import SocketBackend
 from proxy.relay.client import Client
-from proxy.relay.endpoint import start_tls_server
 from proxy.relay.house import House, Leaver
 from proxy.relay.pipe import Pipe
-from proxy.relay.proxy_header import Origin, origin_of
-from proxy.relay.sockets import tune
+from proxy.relay.proxy_header import Origin, caller_of, origin_of
+from proxy.relay.sockets import peer_uid, tune
 from proxy.relay.talk import Talk, Talker
+from proxy.relay.tied import Tied, end_own, own_session
+from proxy.relay.tls_failures import explain
+from proxy.relay.tls_start import begin_with_client, told
+from proxy.steps import StartTls
 from proxy.tasks import spawn
 
 _log = structlog.get_logger("penstock")
@@ -45,6 +49,7 @@ class Entrance(Leaver, Talker):
         self._late = b""
         self._gone = False
         self._secured = False
+        self._securing = False  # TLS has begun, and is not there yet: nothing can be said
         self._ended = False  # it will send no more
 
     # -- called by the event loop ---------------------------------------------------------------
@@ -65,7 +70,8 @@ class Entrance(Leaver, Talker):
             return
         self.house.enter(self)
         # In this step: what it sends may arrive before the task runs.
-        self._talk = Talk(self._reception.log_in(self.house.is_local, self.house.refusal), self)
+        caller = caller_of(self.origin, -1 if self.house.announced else peer_uid(sock))
+        self._talk = Talk(self._reception.log_in(self.house.is_local, self.house.refusal, caller), self)
         self._talk.begin()
         spawn(self._enter(self._talk), f"login of client {self.number}")
 
@@ -111,11 +117,9 @@ class Entrance(Leaver, Talker):
         except _PeerGone:
             self._close()
         except TimeoutError:
-            text = f"the login did not end within login_timeout ({self._login_timeout:g}s)"
-            reply = self._reception.turn_away("57P05", text, "")
-            self._refuse(reply, text, RefusalReason.LOGIN_TIMEOUT)
+            self._too_late()
         except OSError as error:
-            self._refuse(b"", f"TLS failed: {error}", RefusalReason.TLS)
+            self._tls_failed(error)
         except ProtocolError as error:
             reply = self._reception.turn_away("08P01", str(error), "")
             self._refuse(reply, str(error), RefusalReason.PROTOCOL)
@@ -124,6 +128,19 @@ class Entrance(Leaver, Talker):
             raise
         finally:
             self.house.leave(self)
+
+    def _too_late(self) -> None:
+        text = f"the login did not end within login_timeout ({self._login_timeout:g}s)"
+        if self._securing:
+            self.house.tls_failed(TlsFailure.TIMEOUT)
+            text += ": the TLS handshake is not finished"
+        reply = self._reception.turn_away("57P05", text, "")
+        self._refuse(reply, text, RefusalReason.LOGIN_TIMEOUT)
+
+    def _tls_failed(self, error: OSError) -> None:
+        kind, text = explain(error, "client")
+        self.house.tls_failed(kind)
+        self._refuse(b"", f"TLS failed: {text}", RefusalReason.TLS)
 
     async def _login(self, talk: Talk) -> "Guest | CancelTarget":
         try:
@@ -140,11 +157,15 @@ class Entrance(Leaver, Talker):
         pool = guest.pool
         assert isinstance(pool, Pool)
         self.say(guest.reply)
-        cancel_key = self.house.new_cancel_key()
+        cancel_key = self.house.new_cancel_key(guest.key_length)
         welcome = guest.welcome(cancel_key)
+        own: Session | None = None
         if welcome is None:
             try:
-                await self._learn(guest, pool)
+                if guest.private is None:
+                    await self._learn(guest, pool)
+                else:
+                    own = await own_session(guest, pool, _key(guest, pool), *_terms(guest, pool))
             except PoolError as error:
                 self._turn_away(guest, error)
                 return
@@ -154,27 +175,39 @@ class Entrance(Leaver, Talker):
                 return
             welcome = guest.welcome(cancel_key)
             assert welcome is not None
-        if self._gone or self._transport.is_closing():
-            raise _PeerGone("the client has gone")
-        self._let_in(guest, pool, welcome, cancel_key)
+        try:
+            if self._gone or self._transport.is_closing():
+                raise _PeerGone("the client has gone")
+            self._let_in(guest, pool, welcome, cancel_key, own)
+        except BaseException:
+            if own is not None:
+                end_own(pool, own)
+            raise
 
-    def _let_in(self, guest: Guest, pool: Pool, welcome: bytes, cancel_key: bytes) -> None:
+    def _let_in(
+        self, guest: Guest, pool: Pool, welcome: bytes, cancel_key: bytes, own: Session | None
+    ) -> None:
         no = self.house.refusal()
         if no is not None:
             # Others have come in since it was asked at the startup packet.
             sqlstate, text, hint, reason = no
             raise Refused(text, self._reception.turn_away(sqlstate, text, hint), reason)
         key = _key(guest, pool)
-        client = self._client(guest.codec, pool, key)
+        client = self._client(guest.codec, pool, key if own is None else own.key)
         self.house.admit(client, cancel_key, self.peer, guest.name, self._secured)
         self._transport.set_protocol(client)
         self._transport.write(welcome)
+        if own is not None:
+            assert isinstance(client, Tied)
+            client.tie(own)
         ahead, self._late = guest.rest + self._late, b""
         self._transport.resume_reading()
         client.welcomed(ahead, self._ended)
 
     def _client(self, codec: ClientCodec, pool: Pool, key: Key) -> Client:
         ended = self.house.client_ended
+        if key.private is not None:
+            return Tied(self.number, self._transport, pool, key, codec, ended)
         if not self._reception.passes_ends():
             return Client(self.number, self._transport, pool, key, codec, ended)
         assert self.origin is not None
@@ -208,7 +241,7 @@ class Entrance(Leaver, Talker):
     def _refuse(self, reply: bytes, detail: str, reason: RefusalReason) -> None:
         self.house.refused(reason)
         _log.warning("client_refused", client=self.number, peer=self.peer, reason=str(reason), detail=detail)
-        if reply and not self._gone:
+        if reply and not self._gone and not self._securing:
             self.say(reply)
         self._close()
 
@@ -233,11 +266,16 @@ class Entrance(Leaver, Talker):
         """Stop reading: what comes next is TLS."""
         self._transport.pause_reading()
 
-    async def start_tls(self) -> bytes | None:
+    async def start_tls(self, step: StartTls) -> bytes | None:
         """Turn the connection into a TLS connection; the client's certificate, if it showed one."""
-        self._transport = await start_tls_server(self._transport, self, self.house.tls)
-        self._secured = True
-        certificate: bytes | None = self._transport.get_extra_info("ssl_object").getpeercert(True)
+        self._securing = True
+        self._transport = await begin_with_client(
+            self._transport, self, self.house.tls, step.ahead, self._login_timeout
+        )
+        self._securing, self._secured = False, True
+        certificate = told(step, self._transport)
+        if step.ahead and not step.protocol:
+            self.house.tls_failed(TlsFailure.ALPN)  # the login turns it away
         return certificate
 
 
@@ -252,7 +290,8 @@ def _terms(guest: Guest, pool: Pool) -> tuple[int | None, float | None]:
 
 
 def _key(guest: Guest, pool: Pool) -> Key:
-    return pool.key(guest.database, guest.user, guest.codec.cclass, guest.codec.shard_key or None)
+    codec = guest.codec
+    return pool.key(guest.database, guest.user, codec.cclass, codec.shard_key or None, codec.target)
 
 
 def _give_back(pool: Pool, session: Session, backend: SocketBackend) -> None:

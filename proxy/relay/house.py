@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 import structlog
 from mypy_extensions import mypyc_attr
 
-from proxy.reasons import CloseReason, RefusalReason
+from proxy.reasons import CloseReason, RefusalReason, TlsFailure
 from proxy.relay.client import Client
 from proxy.relay.link import READY, WAITING
 from proxy.relay.sockets import KeepAlive
+from proxy.relay.stopwatch import Timeouts
 
 _log = structlog.get_logger("penstock")
 
@@ -32,6 +33,7 @@ class Commons:
         self.draining = False
         self.by_cancel_key: dict[bytes, Client] = {}
         self.numbers = 0
+        self.timeouts: dict[str, Timeouts] = {}  # of users for whom their pool's do not hold
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -66,6 +68,7 @@ class House:
         self.entering: set[Leaver] = set()
         self.clients: dict[Client, bytes] = {}  # with their cancel keys
         self.refusals: dict[str, int] = {str(reason): 0 for reason in RefusalReason}
+        self.tls_failures: dict[str, int] = {str(kind): 0 for kind in TlsFailure}
 
     def next_number(self) -> int:
         """The id of a new connection, never 0."""
@@ -89,6 +92,10 @@ class House:
         """Count a refusal."""
         self.refusals[reason] += 1
 
+    def tls_failed(self, kind: TlsFailure) -> None:
+        """Count a TLS handshake that came to nothing."""
+        self.tls_failures[kind] += 1
+
     def enter(self, entrance: Leaver) -> None:
         """A connection begins its login."""
         self.entering.add(entrance)
@@ -97,10 +104,16 @@ class House:
         """Its login has ended, either way."""
         self.entering.discard(entrance)
 
-    def new_cancel_key(self) -> bytes:
-        """Eight random bytes that no client has; the first bit is 0, for there are drivers that mind."""
+    def new_cancel_key(self, length: int = 8) -> bytes:
+        """So many random bytes that no client has; the first bit is 0, for there are drivers that mind.
+
+        A key is one opaque string to everybody but whoever made it, and is looked up as a whole, so that no
+        part of it can be guessed by itself. The first four bytes are what clients take for a process id.
+        Where several daemons are to share an address one day, 15 of their bits can say whose client a key
+        belongs to: 48 random ones are left in the shortest key then, 272 in the long ones.
+        """
         while True:
-            key = secrets.token_bytes(8)
+            key = secrets.token_bytes(length)
             key = bytes((key[0] & 0x7F,)) + key[1:]
             if key not in self.commons.by_cancel_key:
                 return key
@@ -143,7 +156,11 @@ class House:
         """Tell the log, once for each hold, who holds a session for longer than ``hold_warning``."""
         for client in self.clients:
             session = client.session
-            if session is None or now - session.busy_since < client.pool.limits.hold_warning:
+            if (
+                session is None
+                or session.key.private is not None
+                or now - session.busy_since < client.pool.limits.hold_warning
+            ):
                 continue
             if client.hold_warned != session.busy_since:
                 client.hold_warned = session.busy_since

@@ -5,6 +5,8 @@ goes home. A full buffer on one side pauses the reading of the other. Whatever s
 its client lets go of it, it is released, recovered or dropped here, and never lost.
 """
 
+import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,11 +19,14 @@ from proxy.pool.session import Key, Session, Waiter
 from proxy.reasons import CloseReason, DropReason
 from proxy.relay.backend import SocketBackend
 from proxy.relay.holder import Holder
+from proxy.relay.stopwatch import Stopwatch
+from proxy.relay.watching import Watch
 
 READY: Final = 1
 WAITING: Final = 2  # in the pool's queue
 PREPARING: Final = 3  # a session is held and is being given the client's settings
 CLOSED: Final = 4
+_PATIENCE: Final = 5.0  # seconds that a client has for its last words which does not read
 
 
 class Link(Waiter, Holder):
@@ -52,11 +57,14 @@ class Link(Waiter, Holder):
         self.is_full = False  # our write buffer: the held session is not read meanwhile
         self.holds_reading = 0  # reasons why we do not read, as bits
         self.cancel_wanted = False
+        self.pinned = ""  # why it keeps its session, as the log was told
         self.leaving = False  # it said goodbye
         self.draining = False
-        self.activity = 0  # reads in either direction: what the sweep for idle transactions looks at
+        self.activity = 0  # reads in either direction: what the sweep for idle clients looks at
         self.activity_seen = -1
         self.idle_since = 0.0
+        self.clock = Stopwatch()
+        self.watch: Watch | None = None  # there where the pool wants to know how long queries take
         self.terms_changed = False  # the pool's, while this client was in the queue: adopt them next time
         self.adopt_terms()
 
@@ -67,9 +75,14 @@ class Link(Waiter, Holder):
         self.picky = codec.wants_new or codec.tag is not None or codec.affinity != ""
         self.priority = codec.priority
         key = self.key
-        self.key = self.pool.key(key.database, key.user, codec.cclass, codec.shard_key or None)
+        self.key = self.pool.key(key.database, key.user, codec.cclass, codec.shard_key or None, codec.target)
         self.getmode = GETMODES.index(codec.getmode) if codec.getmode else limits.getmode
         self.wait_timeout = codec.wait_timeout if codec.wait_timeout >= 0 else limits.wait_timeout
+        if limits.watches and self.watch is None:
+            self.watch = Watch(self.number, self.pool, codec, time.monotonic)
+        elif not limits.watches and self.watch is not None:
+            self.watch.stop()
+            self.watch = None
 
     @abstractmethod
     def data_received(self, data: bytes) -> None:
@@ -99,6 +112,8 @@ class Link(Waiter, Holder):
         except RemoteProtocolError as error:
             self._broken_by_server(str(error))
             return
+        if self.watch is not None and self.session is not None:
+            self.watch.answered(self.session, self.user)
         if flags & FORWARD:
             self.transport.write(codec.out)
         if flags & RELEASE:
@@ -107,6 +122,8 @@ class Link(Waiter, Holder):
             self._after(flags)
         if self.draining:
             self.drain()
+        if codec.news:
+            self.tell()
 
     def release(self) -> None:
         """The unit of work is over: the session goes home as it is."""
@@ -138,6 +155,8 @@ class Link(Waiter, Holder):
 
     def part(self, backend: SocketBackend) -> None:
         """Undo the link; whoever calls gives the session to the pool."""
+        if self.watch is not None and self.session is not None:
+            self.watch.lost(self.session, self.user)
         self.codec.part()
         backend.holder = None
         self.backend = None
@@ -146,6 +165,8 @@ class Link(Waiter, Holder):
             backend.resume_reading()
         if self.holds_reading & 6:
             self.hold_reading(6, False)
+        if self.codec.news:
+            self.tell()
         counters, codec = self.pool.counters, self.codec
         counters.queries += codec.queries
         counters.transactions += codec.transactions
@@ -171,11 +192,14 @@ class Link(Waiter, Holder):
         """The held session died; the pool knows."""
         backend = self.backend
         assert backend is not None
+        self.codec.lost_why = detail
         answer = self.codec.session_lost()
+        # Of an answer that is cut off the codec knows only now.
+        last = self.codec.fatal(CloseReason.SESSION_LOST, detail) if answer is None else b""
         self.part(backend)
         if answer is None:
             if self.phase != CLOSED:
-                self.write(self.codec.fatal(CloseReason.SESSION_LOST, detail))
+                self.write(last)
                 self.close(CloseReason.SESSION_LOST)
         else:
             self.write(answer)
@@ -196,9 +220,10 @@ class Link(Waiter, Holder):
         backend, session = self.backend, self.session
         assert backend is not None
         assert session is not None
+        last = self.codec.fatal(CloseReason.SESSION_LOST, detail)
         self.part(backend)
         self.pool.drop(session, DropReason.PROTOCOL_ERROR, detail)
-        self.write(self.codec.fatal(CloseReason.SESSION_LOST, detail))
+        self.write(last)
         self.close(CloseReason.SESSION_LOST)
 
     # -- flow -----------------------------------------------------------------------------------
@@ -214,6 +239,8 @@ class Link(Waiter, Holder):
         self.is_full = False
         if self.backend is not None:
             self.backend.resume_reading()
+        if self.codec.news:
+            self.tell()
 
     def pause_reading(self) -> None:
         """The held session is slow to take what we send."""
@@ -233,6 +260,28 @@ class Link(Waiter, Holder):
             self.transport.pause_reading()
         elif before and not self.holds_reading:
             self.transport.resume_reading()
+
+    def tell(self) -> None:
+        """Tell the client what it has not asked for, when that may be: there is news.
+
+        A client that is slow to read is told when it has caught up. What piles up meanwhile is the codec's
+        to bound.
+        """
+        codec = self.codec
+        if self.phase != READY and self.phase != WAITING:
+            return
+        if not self.is_full:
+            self.write(codec.take_news())
+        if codec.doom is not None and (self.backend is None or codec.is_clean()):
+            slow = self.is_full
+            self.end(codec.doom, codec.doom_detail)
+            if slow:
+                # It does not read its last words either.
+                asyncio.get_running_loop().call_later(_PATIENCE, self.transport.abort)
+
+    @abstractmethod
+    def end(self, reason: CloseReason, detail: str = "") -> None:
+        """Say why, and close the connection."""
 
     def write(self, data: bytes) -> None:
         """Write to the client, if it is still there."""

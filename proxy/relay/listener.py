@@ -5,12 +5,13 @@ import os
 import time
 from typing import Any
 
-from proxy.codec import Reception
-from proxy.pool.limits import OFF
 from proxy.reasons import CloseReason
+from proxy.reception import Reception
+from proxy.relay.certificates import Kept
 from proxy.relay.doorstep import Doorstep
 from proxy.relay.entrance import Entrance
 from proxy.relay.house import House
+from proxy.relay.timing import interval, sweep
 from proxy.tasks import spawn
 from proxy.unix_sockets import remove_own, remove_stale
 
@@ -29,11 +30,13 @@ class Listener:
         path: str,
         unix_socket_mode: int,
         login_timeout: float,
+        kept: Kept | None = None,
     ) -> None:
         self.house = house
         self.host = host
         self.port = port
         self.path = path
+        self.kept = kept  # the files that the TLS of the house is made of
         self._reception = reception
         self._mode = unix_socket_mode
         self._login_timeout = login_timeout
@@ -78,18 +81,12 @@ class Listener:
         return Entrance(self.house, self._reception, self._login_timeout)
 
     async def _sweep(self) -> None:
-        """Look for clients that have gone unseen, and for those that exceed idle_transaction_timeout."""
+        """Look for clients that have gone unseen, and for those that take too long."""
         while True:
-            shortest = OFF
             now = time.monotonic()
-            for client in list(self.house.clients):
-                client.look_for_hangup()
-                limit = client.pool.limits.idle_transaction_timeout
-                if limit != OFF:
-                    shortest = min(shortest, limit)
-                    client.sweep(now)
+            shortest = sweep(list(self.house.clients), self.house.commons.timeouts, now)
             self.house.warn_of_long_holds(now)
-            await asyncio.sleep(max(0.05, min(1.0, shortest / 8)))
+            await asyncio.sleep(interval(shortest))
 
     def stop_accepting(self) -> None:
         """No new connections; those that are in stay."""
@@ -104,6 +101,9 @@ class Listener:
         house, its = self.house, other.house
         house.max_clients, house.keepalive, house.tls = its.max_clients, its.keepalive, its.tls
         house.announced = its.announced
+        if self.kept is not None and other.kept is not None:
+            other.kept.follow(self.kept)
+        self.kept = other.kept
         self._reception, self._login_timeout = other._reception, other._login_timeout
 
     def drain(self) -> None:

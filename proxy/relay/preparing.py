@@ -5,29 +5,31 @@ or dropped, and the client is answered.
 """
 
 import asyncio
-from abc import abstractmethod
+
+import structlog
 
 from proxy.errors import BackendError, PoolError, ProxyError
 from proxy.pool.limits import OFF
 from proxy.pool.session import BUSY, Session
 from proxy.reasons import CloseReason, DropReason
 from proxy.relay.backend import SocketBackend
+from proxy.relay.hub import ListenHub
 from proxy.relay.link import CLOSED, PREPARING, READY, Link
 from proxy.relay.talk import Talk
 from proxy.tasks import spawn
+
+_log = structlog.get_logger("penstock")
 
 
 class Preparing(Link):
     """The part of a client that waits for what is done to its session. Abstract: see ``client.Client``."""
 
-    @abstractmethod
-    def end(self, reason: CloseReason, detail: str = "") -> None:
-        """Say why, and close the connection."""
-
     def answer_refusal(self, error: Exception) -> None:
         """There is no session: answer what waited, and go on."""
         self.phase = READY
         asyncio.get_running_loop().call_soon(self.look_again)
+        if self.watch is not None:
+            self.watch.refused(error, self.user, self.since)
         if isinstance(error, PoolError):
             self.write(self.codec.refuse(error))
         elif isinstance(error, BackendError):
@@ -46,9 +48,10 @@ class Preparing(Link):
         assert backend is not None
         assert session is not None
         self.phase = PREPARING
-        self.pool.counters.fixups += 1
+        self.pool.counters.fixups += asked
         session.begun_at = OFF  # this ends a transaction that was begun ahead
         backend.holder = None
+        self.codec.bell = self.tell
         talk = backend.talk(self.codec.prepare())
         spawn(self._prepare(backend, session, talk, waiting, asked), f"settings of client {self.number}")
 
@@ -79,6 +82,12 @@ class Preparing(Link):
     def _prepared(self, backend: SocketBackend, waiting: bytes, asked: bool) -> None:
         if self.phase == PREPARING:
             self.phase = READY
+        if not asked:
+            self._note_pin()
+            hub = self.codec.gift()
+            if hub is not None:
+                self._give_away(backend, hub)
+                return
         backend.attach(self)
         if self.backend is not backend:
             return
@@ -89,6 +98,29 @@ class Preparing(Link):
         if not asked or self.codec.more:
             asyncio.get_running_loop().call_soon(self.look_again)
         self.go_on()
+
+    def _give_away(self, backend: SocketBackend, hub: object) -> None:
+        """The session has become one that listens for all."""
+        assert isinstance(hub, ListenHub)
+        session = self.session
+        assert session is not None
+        self.part(backend)
+        hub.take(session, backend)
+        asyncio.get_running_loop().call_soon(self.look_again)
+        self.go_on()
+
+    def _note_pin(self) -> None:
+        session, before = self.session, self.pinned
+        self.pinned = pinned = self.codec.pinned()
+        if pinned and pinned != before and session is not None:
+            _log.info(
+                "session_pinned",
+                pool=self.pool.name,
+                reason=pinned,
+                client=self.number,
+                user=self.user,
+                session=session.number,
+            )
 
     def _not_prepared(self, error: Exception, is_asked: bool) -> None:
         if self.phase != PREPARING:
@@ -121,6 +153,8 @@ class Preparing(Link):
             self.data_received(data)
         if self.draining:
             self.drain()
+        if self.codec.news:
+            self.tell()
 
     def answer_cancel(self) -> None:
         """What waited was cancelled: say so, and go on."""

@@ -9,6 +9,7 @@ import struct
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
+from proxy.caller import Caller
 from proxy.errors import RemoteProtocolError
 
 NO_HEADER: Final = 0
@@ -56,6 +57,13 @@ def origin_of(peer: object, own: object) -> Origin:
         )
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
     return Origin(family, peer[0].partition("%")[0], peer[1], own[0].partition("%")[0], own[1])
+
+
+def caller_of(origin: Origin, uid: int) -> Caller:
+    """The same for whoever decides about a login; ``uid`` is what the kernel says of the other end, or -1."""
+    if origin.family == socket.AF_UNIX:
+        return Caller("", "", uid)
+    return Caller(origin.source, origin.target, uid)
 
 
 class HeaderReader:

@@ -36,6 +36,18 @@ def tune(sock: socket.socket, keepalive: KeepAlive) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.count)
 
 
+def peer_uid(sock: socket.socket) -> int:
+    """The user that the process at the other end of a Unix socket runs as; -1 on any other socket."""
+    if sock.family != socket.AF_UNIX:
+        return -1
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return -1
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
 def has_hung_up(sock: socket.socket) -> bool:
     """The peer has closed its side or is gone; looked at where nobody reads (no event would tell)."""
     poll = select.poll()
@@ -57,3 +69,9 @@ def cut(transport: Any) -> None:
         linger = struct.pack("ii", 1, 0)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
+
+
+def place_of(transport: Any) -> str:
+    """The address that a transport is connected to; "" for a Unix socket."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""

@@ -11,8 +11,8 @@ from typing import Any
 
 from mypy_extensions import mypyc_attr, trait
 
-from proxy.codec import Conversation, StartTls, Wait, Work
-from proxy.errors import BackendError, LocalProtocolError
+from proxy.errors import BackendError, LocalProtocolError, RemoteProtocolError
+from proxy.steps import Conversation, StartTls, Wait, Work
 from proxy.tasks import spawn
 
 
@@ -30,8 +30,11 @@ class Talker(ABC):
         """Stop reading, now: what comes next is TLS."""
 
     @abstractmethod
-    async def start_tls(self) -> bytes | None:
-        """Turn the held connection into a TLS connection; returns the peer's certificate in DER."""
+    async def start_tls(self, step: StartTls) -> bytes | None:
+        """Turn the held connection into a TLS connection; returns the peer's certificate in DER.
+
+        Fills in what ``step`` wants to know. Raises OSError, BackendError.
+        """
 
 
 class Talk:
@@ -81,6 +84,9 @@ class Talk:
             if not isinstance(step, bytes):
                 self._taking_step = True
                 if isinstance(step, StartTls):
+                    if self.early:
+                        self.fail(RemoteProtocolError("unencrypted data came ahead of TLS"))
+                        return
                     self._talker.say(step.send)
                     self._talker.hold()
                 spawn(self._take(step), "step of a conversation")
@@ -98,7 +104,7 @@ class Talk:
             elif isinstance(step, Wait):
                 result = await step.call()
             elif isinstance(step, StartTls):
-                result = await self._talker.start_tls()
+                result = await self._talker.start_tls(step)
             else:
                 raise LocalProtocolError(f"a conversation yielded {step!r}")
         except Exception as error:  # noqa: BLE001  (it is raised again where the future is awaited)

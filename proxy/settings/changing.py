@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from proxy.errors import ConfigError
-from proxy.settings.crosschecks import Tables, cross_check
+from proxy.settings.crosschecks import cross_check
 from proxy.settings.descriptors import check_descriptors, raise_descriptor_limit
 from proxy.settings.mistakes import Mistake, nearest, translate
 from proxy.settings.model import Settings
@@ -39,8 +39,8 @@ def changed_pool(settings: Settings, name: str, values: Mapping[str, str]) -> Po
         ]
         raise ConfigError([_worded(path, sentence) for path, sentence in found]) from None
     whole = settings.model_copy(update={"pools": settings.pools | {name: after}})
-    tables = Tables(whole.listeners, whole.pools, whole.users, whole.http.address)
-    between: list[Mistake] = [*cross_check(tables), *check_descriptors(whole, raise_descriptor_limit())]
+    needs = check_descriptors(whole, raise_descriptor_limit())
+    between: list[Mistake] = [*cross_check(whole.tables()), *needs]
     if between:
         raise ConfigError([(dotted(path), sentence) for path, sentence in between])
     return after

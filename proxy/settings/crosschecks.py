@@ -6,10 +6,14 @@ Works on whatever tables are valid, so that one broken table does not hide the m
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from proxy.postgres.userlist import Listed
 from proxy.settings.address import Address
+from proxy.settings.auth import MapSettings
+from proxy.settings.auth_checks import VOUCHED, maps_mistakes, userlist_mistakes, ways_in
 from proxy.settings.listeners import ListenerSettings
 from proxy.settings.mistakes import Mistake, Path, nearest
 from proxy.settings.pool_checks import pool_warnings
+from proxy.settings.pool_targets import replica_name_mistakes
 from proxy.settings.pools import PoolSettings
 from proxy.settings.users import UserSettings
 
@@ -23,6 +27,8 @@ class Tables:
     users: dict[str, UserSettings]
     http: Address | None = None
     broken: frozenset[Path] = field(default_factory=frozenset)
+    maps: dict[str, MapSettings] = field(default_factory=dict)
+    userlist: dict[str, Listed] | None = None  # of the file for all listeners
 
     def names(self, table: str) -> set[str]:
         """Every name in ``table``, broken or not."""
@@ -35,15 +41,26 @@ class Tables:
         return replace(self, listeners=listeners, pools=pools)
 
     def auths(self) -> set[str]:
-        """The ways to prove oneself that some listener asks for."""
-        return {str(listener.auth) for listener in self.listeners.values()} - {"trust"}
+        """The ways to prove oneself, by a secret, that some listener asks for."""
+        return self.ways() - VOUCHED
+
+    def ways(self) -> set[str]:
+        """The ways in at any listener."""
+        return {way for listener in self.listeners.values() for way in ways_in(listener)}
+
+    def knows_others(self) -> bool:
+        """Users may be known whom the configuration itself does not list."""
+        files = any(listener.auth_file is not None for listener in self.listeners.values())
+        asked = any(pool.auth_query is not None for pool in self.pools.values())
+        return files or asked or self.userlist is not None
 
 
 def cross_check(tables: Tables) -> Iterator[Mistake]:
     """Yield every mistake between tables."""
     for check in (_names, _references, _addresses, _protocols):
         yield from check(tables)
-    for check in (_databases, _own_users, _listed_users, _strangers):
+    yield from replica_name_mistakes(tables.pools)
+    for check in (_databases, _own_users, _listed_users, _strangers, maps_mistakes, userlist_mistakes):
         yield from check(tables.of_postgres())
 
 
@@ -55,7 +72,7 @@ def warnings(tables: Tables) -> Iterator[Mistake]:
     tables = tables.of_postgres()
     for name, listener in tables.listeners.items():
         overheard = listener.tls_mode in ("disable", "allow") and not listener.address.local
-        if overheard and listener.auth in ("password", "md5"):
+        if overheard and listener.rules is None and listener.auth in ("password", "md5"):
             yield (
                 ("listeners", name, "auth"),
                 f'"{listener.auth}" without TLS can be overheard on the network: use "scram-sha-256", '
@@ -73,7 +90,7 @@ def warnings(tables: Tables) -> Iterator[Mistake]:
 
 
 def _unknown_in_classes(tables: Tables) -> Iterator[Mistake]:
-    if any(listener.auth == "trust" for listener in tables.listeners.values()):
+    if "trust" in tables.ways() or tables.knows_others():
         return
     known = tables.names("users") | {pool.dsn.user for pool in tables.pools.values()}
     for name, pool in tables.pools.items():
@@ -86,7 +103,7 @@ def _unknown_in_classes(tables: Tables) -> Iterator[Mistake]:
 
 
 def _names(tables: Tables) -> Iterator[Mistake]:
-    for table in ("listeners", "pools", "users"):
+    for table in ("listeners", "pools", "users", "maps"):
         for name in tables.names(table):
             if not name or not name.isprintable() or len(name.encode()) > 63:
                 yield (table, name), "a name has 1 to 63 bytes, all of them printable"
@@ -164,7 +181,7 @@ def _own_users(tables: Tables) -> Iterator[Mistake]:
                 f"pools.{other} has another password for the same user {user}, who could log in with one "
                 f"of them only: say which in users.{user}.password",
             )
-        elif pool.dsn.password is None:
+        elif pool.dsn.password is None and not tables.knows_others() and not tables.ways() & VOUCHED:
             yield (
                 ("pools", name, "backend"),
                 f"the pool's own user {user} has no password, so nobody could log in as {user}: "
@@ -178,7 +195,8 @@ def _listed_users(tables: Tables) -> Iterator[Mistake]:
         if not auths:
             continue
         if user.secret is None and user.verifier is None:
-            yield ("users", name, "password"), "is required: give password, password_file or verifier"
+            if not tables.ways() & VOUCHED:
+                yield ("users", name, "password"), "is required: give password, password_file or verifier"
         elif "scram-sha-256" in auths and user.md5:
             yield (
                 ("users", name, "verifier"),

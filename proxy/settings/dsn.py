@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from proxy.settings.dsn_parameters import SSLMODES, sort_parameters
+from proxy.settings.dsn_parameters import PROTOCOL_BOUNDS, PROTOCOL_VERSIONS, SSLMODES, sort_parameters
+from proxy.settings.dsn_tls import TlsWishes, read_wishes
 from proxy.settings.tcp_url import is_tcp, parse_tcp_url
 
 EXAMPLE: Final = '"postgresql://app@db.internal:5432/app"'
@@ -23,8 +24,8 @@ class BackendAddress:
     Either ``host`` and ``port`` or ``path`` (the whole path of a Unix socket) is set. ``sslmode`` is one of
     disable, prefer, require, verify-ca, verify-full; without ``sslrootcert`` the verify modes use the
     system's certificates. ``parameters`` go into the startup message. ``database`` is "" where the URL
-    names none. ``protocol`` is "postgres", or "tcp" where nobody logs in: then ``user`` and ``database`` are
-    "", and ``sslmode`` is "disable" unless the URL begins with ``tls://``.
+    names none. ``max_protocol_version`` and ``min_protocol_version`` are 3.0, 3.2 or latest. ``protocol`` is
+    "postgres", or "tcp" where nobody logs in: then ``user`` and ``database`` are "", and ``sslmode`` is "disable" unless the URL begins with ``tls://``.
     """
 
     host: str | None
@@ -39,6 +40,9 @@ class BackendAddress:
     sslkey: str | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     protocol: str = "postgres"
+    tls: TlsWishes = field(default_factory=TlsWishes)
+    max_protocol_version: str = "3.0"
+    min_protocol_version: str = "3.0"
 
     def __hash__(self) -> int:
         """Hash what identifies the server and the login; the rest still counts for equality."""
@@ -66,8 +70,12 @@ class BackendAddress:
         for name in ("sslrootcert", "sslcert", "sslkey"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name)
+        for name in PROTOCOL_BOUNDS:
+            if getattr(self, name) != "3.0":
+                options[name] = getattr(self, name)
         if self.sslmode != "prefer":
             options["sslmode"] = self.sslmode
+        options |= self.tls.written()
         query = "&".join(f"{quote(key)}={quote(value, safe='/')}" for key, value in options.items())
         url = f"postgresql://{quote(self.user, safe='')}{secret}@{where}/{quote(self.database, safe='')}"
         return f"{url}?{query}" if query else url
@@ -78,7 +86,8 @@ class BackendAddress:
         if self.sslmode == "disable":
             return f"tcp://{self.place}"
         names = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-        query = "&".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) is not None)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        query = "&".join(f"{name}={value}" for name, value in {**given, **self.tls.written()}.items())
         return f"tls://{self.place}?{query}"
 
 
@@ -90,7 +99,7 @@ def parse_dsn(text: str) -> BackendAddress:
     if is_tcp(text):
         tcp = parse_tcp_url(text)
         files = (tcp.sslmode, tcp.sslrootcert, tcp.sslcert, tcp.sslkey)
-        return BackendAddress(tcp.host, tcp.port, tcp.path, "", None, "", *files, protocol="tcp")
+        return BackendAddress(tcp.host, tcp.port, tcp.path, "", None, "", *files, protocol="tcp", tls=tcp.tls)
     parts = _split(text.strip())
     known, parameters = sort_parameters(parts.query)
     values = parts.merged(known)
@@ -113,6 +122,8 @@ def parse_dsn(text: str) -> BackendAddress:
         sslcert=known.get("sslcert"),
         sslkey=known.get("sslkey"),
         parameters=parameters,
+        tls=read_wishes(known, sslmode, path is not None),
+        **_protocol_bounds(known),
     )
 
 
@@ -168,8 +179,8 @@ def _without_scheme(text: str) -> str:
 def _host_and_port(where: str) -> tuple[str, str]:
     if "," in where:
         raise ValueError(
-            "a URL names one host; several servers are [pools.<name>.endpoints.<name>] with a backend each "
-            "(or one DNS name that stands for many)"
+            "here a URL names one host; several stand in the backend of the pool itself, or are "
+            "[pools.<name>.endpoints.<name>] with a backend each"
         )
     if where.startswith("["):
         host, bracket, port = where[1:].partition("]")
@@ -236,6 +247,19 @@ def _where(values: dict[str, str]) -> tuple[str | None, int, str | None]:
     if not host.isprintable() or any(letter in " /@?#\\" for letter in host):
         raise ValueError(f"the host is not a name or an address; expected for example {EXAMPLE}")
     return host, port, None
+
+
+def _protocol_bounds(known: dict[str, str]) -> dict[str, str]:
+    bounds = {name: known.get(name, "3.0") for name in PROTOCOL_BOUNDS}
+    for name, version in bounds.items():
+        if version not in PROTOCOL_VERSIONS:
+            raise ValueError(f"{name} is one of {', '.join(PROTOCOL_VERSIONS)}")
+    newest, oldest = (PROTOCOL_VERSIONS[version] for version in bounds.values())
+    if oldest > newest:
+        raise ValueError(
+            "min_protocol_version is newer than max_protocol_version, which is 3.0 where the URL has none"
+        )
+    return bounds
 
 
 def _sslmode(known: dict[str, str]) -> str:

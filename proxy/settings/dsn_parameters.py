@@ -7,11 +7,21 @@ import re
 from difflib import get_close_matches
 from typing import Final
 
+from proxy.settings.dsn_tls import NAMES as TLS_NAMES
+
 SSLMODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+
+# As libpq names them; `latest` is the newest that Penstock speaks.
+PROTOCOL_VERSIONS: Final = {"3.0": 0x00030000, "3.2": 0x00030002, "latest": 0x00030002}
+PROTOCOL_BOUNDS: Final = ("max_protocol_version", "min_protocol_version")
 
 # Those that the address is made of.
 _OURS: Final = frozenset(
-    {"host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+    {
+        *("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"),
+        *("max_protocol_version", "min_protocol_version"),
+        *TLS_NAMES,
+    }
 )
 # libpq's own that are also startup parameters: they go to the server as they are.
 _STARTUP: Final = frozenset({"application_name", "options", "client_encoding"})
@@ -28,17 +38,15 @@ _POINTERS: Final = {
     "passfile": "pools.<name>.password_file, which holds the password alone",
     "requiressl": "sslmode=require",
     "sslpassword": "a private key without a passphrase",
+    "target_session_attrs": "pools.<name>.target_session_attrs",
+    "load_balance_hosts": "pools.<name>.load_balance_hosts",
 }
 _REFUSED: Final = frozenset(
     {
-        "channel_binding",
         "gssdelegation",
         "gsslib",
         "krbsrvname",
         "krbspn",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
         "oauth_client_id",
         "oauth_client_secret",
         "oauth_issuer",
@@ -51,24 +59,16 @@ _REFUSED: Final = frozenset(
         "service",
         "servicefile",
         "ssl_max_protocol_version",
-        "ssl_min_protocol_version",
         "sslcertmode",
         "sslcompression",
-        "sslcrl",
         "sslcrldir",
         "sslkeylogfile",
-        "sslnegotiation",
-        "sslsni",
-        "target_session_attrs",
     }
 )
 # Refused unless the value asks for what happens anyway.
 _MOOT: Final = {
     "gssencmode": ("disable", "prefer"),
-    "channel_binding": ("disable", "prefer"),
     "sslcompression": ("0",),
-    "sslnegotiation": ("postgres",),
-    "sslsni": ("1",),
     "target_session_attrs": ("any",),
     "load_balance_hosts": ("disable",),
 }

@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from proxy.settings.auth import AuthSettings
+from proxy.settings.auth_checks import auth_mistakes
 from proxy.settings.knobs import ListenAddress, Number, Permissions, Seconds, knob
+from proxy.settings.listener_tls import SniSettings, tls_mistakes
 from proxy.settings.mistakes import Mistake, collect
-from proxy.settings.sockets import SocketSettings, load_certificates
+from proxy.settings.sockets import SocketSettings
 
 
 def _built(value: Any) -> Any:
@@ -16,7 +19,8 @@ def _built(value: Any) -> Any:
     return value
 
 
-class ListenerSettings(SocketSettings):
+# pydantic puts the settings of the last base first.
+class ListenerSettings(AuthSettings, SocketSettings):
     """One place where clients connect."""
 
     protocol: Annotated[Literal["postgres", "tcp"], BeforeValidator(_built)] = knob(
@@ -27,11 +31,12 @@ class ListenerSettings(SocketSettings):
     address: ListenAddress = knob(
         "127.0.0.1:6432", '`"host:port"`, `"[::1]:6432"` or `"unix:/run/penstock/.s.PGSQL.6432"`.'
     )
-    auth: Literal["scram-sha-256", "md5", "password", "trust"] = knob(
+    auth: Literal["scram-sha-256", "md5", "password", "trust", "cert", "peer"] = knob(
         "scram-sha-256",
         "How a client proves who it is. `trust` asks for no proof and is refused unless the address is "
         "loopback or a "
-        "Unix socket.",
+        "Unix socket. `cert`: by the certificate that it shows under TLS; `peer`: by the operating system, "
+        "on a Unix socket.",
     )
     max_clients: Number = knob(1000, "Connections accepted at once; one more is refused at login.", ge=1)
     login_timeout: Seconds = knob("15s", "From accept to logged in, TLS included.")
@@ -44,6 +49,20 @@ class ListenerSettings(SocketSettings):
     tls_cert_file: str | None = knob(None, "The certificate and its chain, PEM.")
     tls_key_file: str | None = knob(None, "The private key, PEM, without a passphrase.")
     tls_ca_file: str | None = knob(None, "Certificates that clients' certificates are verified against, PEM.")
+    tls_crl_file: str | None = knob(
+        None,
+        "Lists of revoked certificates, PEM: one of each issuer up to the root, none of them expired. "
+        "Clients whose certificate is in it are refused.",
+    )
+    tls_min_version: Literal["1.2", "1.3"] = knob("1.2", "The oldest version of TLS that is spoken.")
+    tls_ciphers: str | None = knob(
+        None, "The ciphers for TLS 1.2, as OpenSSL lists them. Without it, OpenSSL's own choice."
+    )
+    tls_sni: dict[str, SniSettings] = knob(
+        {},
+        "Certificates by the name that a client asks for (SNI). Whoever asks for none of them is shown "
+        "`tls_cert_file`.",
+    )
     unix_socket_mode: Permissions = knob("0777", "The permissions of a Unix socket, in octal.")
     max_message_bytes: Number = knob(
         2**30 - 1, "The longest message accepted from a client.", ge=8192, le=2**30 - 1
@@ -65,6 +84,8 @@ class ListenerSettings(SocketSettings):
         return self
 
     def _mistakes(self) -> Iterator[Mistake]:
+        yield from self._file_mistakes()
+        yield from auth_mistakes(self)
         if self.protocol == "tcp":
             yield from self._tcp_mistakes()
         if self.auth == "trust" and not self.address.local:
@@ -74,15 +95,7 @@ class ListenerSettings(SocketSettings):
                 '"scram-sha-256", '
                 'or address = "127.0.0.1:6432"',
             )
-        if self.tls_mode == "disable":
-            return
-        for name in ("tls_cert_file", "tls_key_file"):
-            if getattr(self, name) is None:
-                yield (name,), f'is required when tls_mode is "{self.tls_mode}"'
-        if self.tls_mode == "verify-ca" and self.tls_ca_file is None:
-            yield ("tls_ca_file",), 'is required when tls_mode is "verify-ca"'
-        for name, sentence in load_certificates(self.tls_cert_file, self.tls_key_file, self.tls_ca_file):
-            yield (f"tls_{name}_file",), sentence
+        yield from tls_mistakes(self)
 
     def _tcp_mistakes(self) -> Iterator[Mistake]:
         if self.pool is None:

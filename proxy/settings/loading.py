@@ -12,6 +12,8 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proxy.errors import ConfigError
+from proxy.postgres.userlist import Listed
+from proxy.settings.auth import MapSettings
 from proxy.settings.crosschecks import Tables, cross_check, warnings
 from proxy.settings.descriptors import check_descriptors, raise_descriptor_limit
 from proxy.settings.knobs import AddressOrOff, fields
@@ -34,6 +36,7 @@ _NAMED: Final[dict[str, type[BaseModel]]] = {
     "listeners": ListenerSettings,
     "pools": PoolSettings,
     "users": UserSettings,
+    "maps": MapSettings,
 }
 _NOTHING: Final = (
     "no pool is configured; one variable is enough: "
@@ -58,9 +61,8 @@ class Loaded:
 
     def warnings(self) -> list[Placed]:
         """Return (place, sentence) for what is allowed but probably not meant."""
-        settings = self.settings
-        tables = Tables(settings.listeners, settings.pools, settings.users)
-        return [(_place(self.layers, path), sentence) for path, sentence in warnings(tables)]
+        found = warnings(self.settings.tables())
+        return [(_place(self.layers, path), sentence) for path, sentence in found]
 
 
 def load(
@@ -195,7 +197,17 @@ def _between_survivors(merged: dict[str, Any], broken: set[Path]) -> list[Mistak
         )
     except ValidationError:
         address = None
-    tables = Tables(valid["listeners"], valid["pools"], valid["users"], address, frozenset(lost))
+    # Who is in the file for all listeners does not matter here, only that there is one.
+    userlist: dict[str, Listed] | None = None if merged.get("auth_file") is None else {}
+    tables = Tables(
+        valid["listeners"],
+        valid["pools"],
+        valid["users"],
+        address,
+        frozenset(lost),
+        valid["maps"],
+        userlist,
+    )
     return [mistake for mistake in cross_check(tables) if mistake[0][:2] not in broken]
 
 

@@ -7,13 +7,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from proxy.postgres.userlist import Listed, read_userlist
+from proxy.settings.auth import AUTH_FILE, MapSettings, file_mistakes, read_text
 from proxy.settings.control import ControlSettings
 from proxy.settings.crosschecks import Tables, cross_check
-from proxy.settings.dsn import parse_dsn
-from proxy.settings.knobs import AddressOrOff, SecondsOrOffOrZero, Table, knob
+from proxy.settings.dsn_hosts import parse_servers
+from proxy.settings.knobs import AddressOrOff, SecondsOrOff, SecondsOrOffOrZero, Table, knob
 from proxy.settings.listeners import ListenerSettings
 from proxy.settings.mistakes import collect
 from proxy.settings.pools import PoolSettings
@@ -66,14 +68,26 @@ class Settings(BaseSettings):
     drain_timeout: SecondsOrOffOrZero = knob(
         "30s", "After TERM: how long running transactions may finish. Keep it below Kubernetes' grace period."
     )
+    auth_file: str | None = knob(None, AUTH_FILE, examples=["/etc/penstock/users.txt"])
+    tls_reload_interval: SecondsOrOff = knob(
+        "10s", "How often the files of certificates are looked at, and read again when they have changed."
+    )
     listeners: dict[str, ListenerSettings] = knob(
         {}, "Where clients connect. With none, `main` with its defaults is made."
     )
     pools: dict[str, PoolSettings] = knob({}, "The pools, by the database name that clients ask for.")
     users: dict[str, UserSettings] = knob({}, "Who may log in besides the pools' own users.")
+    maps: dict[str, MapSettings] = knob({}, "Whom clients may log in as who are named otherwise outside.")
     http: HttpSettings = knob({}, "The HTTP endpoint.")
     control: ControlSettings = knob({}, "The control socket.")
     log: LogSettings = knob({}, "The log.")
+
+    _userlist: dict[str, Listed] | None = PrivateAttr(None)
+
+    @property
+    def userlist(self) -> dict[str, Listed] | None:
+        """The users in ``auth_file``; None where there is no such file."""
+        return self._userlist
 
     @classmethod
     def settings_customise_sources(
@@ -102,7 +116,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_a_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not parse_dsn(url.get_secret_value()).database:
+        if url is not None and not parse_servers(url.get_secret_value()).addresses[0].database:
             raise ValueError(
                 "the URL names no database; expected for example postgresql://app@db.internal/app"
             )
@@ -110,8 +124,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        collect(cross_check(Tables(self.listeners, self.pools, self.users, self.http.address)))
+        if self.auth_file is not None:
+            try:
+                self._userlist = read_userlist(read_text(self.auth_file))
+            except ValueError as error:
+                collect(file_mistakes("auth_file", error))
+        collect(cross_check(self.tables()))
         return self
+
+    def tables(self) -> Tables:
+        """What is checked across tables."""
+        http = self.http.address
+        return Tables(self.listeners, self.pools, self.users, http, maps=self.maps, userlist=self._userlist)
 
 
 def with_implied(data: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +152,7 @@ def with_implied(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str) or not isinstance(pools, dict):
         return data
     try:
-        name = parse_dsn(text).database
+        name = parse_servers(text).addresses[0].database
     except ValueError:
         return data
     pool = pools.get(name, {})

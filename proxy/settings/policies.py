@@ -7,6 +7,7 @@ from proxy.pool.limits import (
     BEGINS,
     FORCED_RELEASES,
     GETMODES,
+    LOG_STATEMENTS,
     PING_FAILURES,
     PING_MODES,
     PREFILLS,
@@ -18,9 +19,12 @@ from proxy.pool.limits import (
 )
 from proxy.settings.pool_acquire import AcquireSettings
 from proxy.settings.pool_health import HealthSettings
+from proxy.settings.pool_listen import ListenSettings
 from proxy.settings.pool_opening import OpeningSettings
+from proxy.settings.pool_pins import PinSettings
 from proxy.settings.pool_size import SizeSettings
 from proxy.settings.pool_state import StateSettings
+from proxy.settings.pool_timing import TimingSettings
 
 # Field by field the same in both: numbers, and times in seconds.
 _AS_THEY_ARE = (
@@ -51,6 +55,13 @@ _AS_THEY_ARE = (
     "begin_max_age",
     "idle_transaction_timeout",
     "hold_warning",
+    "query_timeout",
+    "transaction_timeout",
+    "client_idle_timeout",
+    "query_wait_notify",
+    "log_min_duration",
+    "log_statement_bytes",
+    "query_stats",
 )
 # Words in the file, numbers in the ledger.
 _CHOICES = {
@@ -65,11 +76,21 @@ _CHOICES = {
     "ping_failure": PING_FAILURES,
     "reap": REAPS,
     "begin": BEGINS,
+    "log_statements": LOG_STATEMENTS,
 }
 
 
 # pydantic puts the settings of the last base first.
-class Policies(StateSettings, OpeningSettings, HealthSettings, AcquireSettings, SizeSettings):
+class Policies(
+    ListenSettings,
+    PinSettings,
+    StateSettings,
+    OpeningSettings,
+    HealthSettings,
+    TimingSettings,
+    AcquireSettings,
+    SizeSettings,
+):
     """What one pool may do, as the file has it."""
 
     def to_limits(self, weights: tuple[float, ...], freedoms: frozenset[str]) -> Limits:

@@ -15,6 +15,7 @@ Freedom = Literal[
     "key",
     "tag",
     "shard_key",
+    "target",
 ]
 
 
@@ -65,7 +66,7 @@ class AcquireSettings(Table):
     client_may_set: Annotated[tuple[Freedom, ...], Listing] = knob(
         ("nowait", "timedwait", "wait_timeout"),
         "What a client may choose for itself: get modes, a `wait_timeout` up to the pool's, `cclass`, "
-        "`purity`, `key`, `tag`, `shard_key`. Unless this is written, `affinity` by key allows `key`, `tags` "
-        "allow `tag`, and a route allows `shard_key`.",
+        "`purity`, `key`, `tag`, `shard_key`, `target`. Unless this is written, `affinity` by key allows "
+        "`key`, `tags` allow `tag`, a route allows `shard_key`, and several servers without one `target`.",
         ancestors="Oracle: arguments of `acquire`; psycopg2: the argument of `getconn`",
     )

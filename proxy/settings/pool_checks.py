@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING, Final
 from proxy.pool.limits import OFF
 from proxy.settings.durations import format_duration
 from proxy.settings.mistakes import Mistake
+from proxy.settings.pool_listen import ListenSettings
+from proxy.settings.pool_pins import PinSettings
 
 if TYPE_CHECKING:
     from proxy.settings.pools import PoolSettings
 
 # These speak PostgreSQL, so a pool of another protocol has no use for them.
-POSTGRES_ONLY: Final = ("session_init", "labels", "role", "tags", "tag_fixup", "begin")
+POSTGRES_ONLY: Final = (
+    "session_init",
+    "labels",
+    "role",
+    "tags",
+    "tag_fixup",
+    "stmt_cache",
+    "stmt_memory",
+    "stmt_client_memory",
+    "begin",
+    "query_stats",
+    "replication",
+)
+# And so do these, whose value is a time; "off" is harmless.
+POSTGRES_TIMES: Final = ("query_timeout", "transaction_timeout", "client_idle_timeout", "log_min_duration")
 
 
 def pool_mistakes(pool: "PoolSettings") -> Iterator[Mistake]:
@@ -24,8 +40,11 @@ def pool_mistakes(pool: "PoolSettings") -> Iterator[Mistake]:
     yield from _pings(pool)
     yield from _begins(pool)
     if pool.protocol != "postgres":
-        for key in POSTGRES_ONLY:
+        for key in (*POSTGRES_ONLY, *PinSettings.model_fields, *ListenSettings.model_fields):
             if getattr(pool, key) != type(pool).model_fields[key].default:
+                yield (key,), f"is for PostgreSQL, and the servers of this pool speak {pool.protocol}"
+        for key in POSTGRES_TIMES:
+            if getattr(pool, key) != OFF:
                 yield (key,), f"is for PostgreSQL, and the servers of this pool speak {pool.protocol}"
     if pool.affinity == "key" and pool.purity == "new":
         yield ("purity",), 'affinity = "key" shares a session that purity = "new" gives only once: drop one'
@@ -48,7 +67,7 @@ def pool_warnings(pool: "PoolSettings") -> Iterator[Mistake]:
 def _sizes(pool: "PoolSettings") -> Iterator[Mistake]:
     if pool.min > pool.max:
         yield ("min",), f"min ({pool.min}) is above max ({pool.max}): lower min, or raise max"
-    floor, most, count = pool.min_per_endpoint, pool.max_per_endpoint, max(1, len(pool.endpoint_tables))
+    floor, most, count = pool.min_per_endpoint, pool.max_per_endpoint, max(1, len(pool.endpoints))
     if most is not None and floor > most:
         yield (
             ("min_per_endpoint",),
@@ -182,6 +201,10 @@ def _idle_ages(pool: "PoolSettings") -> Iterator[Mistake]:
 
 def _idle_states(pool: "PoolSettings") -> Iterator[Mistake]:
     written = pool.model_fields_set
+    if pool.pool_mode == "session" or pool.affinity == "client":
+        for key in PinSettings.model_fields:
+            if key in written:
+                yield (key,), "has no effect: clients of this pool keep their sessions to their end"
     if pool.tags == "off" and "tag_fixup" in written:
         yield ("tag_fixup",), "has no effect: tags are off"
     if pool.tags != "off" and pool.reset == "full":

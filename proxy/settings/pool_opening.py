@@ -1,5 +1,7 @@
 """How sessions are opened and ended, and how much of that at a time. Plain values; no checks."""
 
+from typing import Literal
+
 from proxy.settings.knobs import Number, Seconds, SecondsOrOffOrZero, Table, knob
 
 
@@ -26,6 +28,12 @@ class OpeningSettings(Table):
         "30s",
         "How long a closed session keeps its slot while the server has not ended it.",
         ancestors="generic `dispose_timeout` (s)",
+    )
+    replication: Literal["allow", "refuse"] = knob(
+        "allow",
+        "Whether clients may open replication connections. Each has a session of its own, within `max`, as "
+        "long as it lasts; which users may have one is for the server to say.",
+        ancestors="none has it",
     )
     drain_timeout: SecondsOrOffOrZero = knob(
         "30s",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator
 
-from proxy.settings.knobs import Seconds, Table, knob, statement
+from proxy.settings.knobs import Number, Seconds, Table, knob, statement
 
 _LABEL: Final = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
 
@@ -81,6 +81,26 @@ class StateSettings(Table):
         "Every session is the pool's own user's. Otherwise a listed user runs as itself, unless `run_as` "
         "says that it is the pool's.",
         ancestors="Oracle `homogeneous`",
+    )
+    stmt_cache: Number = knob(
+        100,
+        "How many named prepared statements a session holds for its clients, in pool_mode transaction and "
+        "statement; the longest unused gives way. 0: clients may not have any.",
+        ge=0,
+        le=100_000,
+        ancestors="Oracle `stmtcachesize`; PgBouncer `max_prepared_statements`",
+    )
+    stmt_memory: Number = knob(
+        268_435_456,
+        "How many bytes the texts of all clients' named statements may take, each counted once.",
+        ge=65_536,
+        ancestors="none has it",
+    )
+    stmt_client_memory: Number = knob(
+        4_194_304,
+        "... and those of one client. One that wants more gets an error, and keeps its connection.",
+        ge=8_192,
+        ancestors="none has it",
     )
     begin: Literal["pass", "deferred", "ahead"] = knob(
         "pass",

@@ -4,6 +4,7 @@ Turns itself into the frozen Limits that the ledger reads and the addresses that
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
@@ -13,6 +14,8 @@ from proxy.settings.knobs import knob
 from proxy.settings.mistakes import Mistake, collect
 from proxy.settings.policies import Policies
 from proxy.settings.pool_checks import pool_mistakes
+from proxy.settings.pool_lookup import LookupSettings, lookup_mistakes
+from proxy.settings.pool_targets import TargetSettings, has_roles, held_for, target_mistakes
 from proxy.settings.pool_tcp import TcpSettings, tcp_mistakes
 from proxy.settings.presets import preset_values
 from proxy.settings.priorities import Priorities, PrioritySettings, priorities, priority_mistakes
@@ -21,7 +24,7 @@ from proxy.settings.sockets import SocketSettings
 
 
 # pydantic puts the settings of the last base first.
-class PoolSettings(TcpSettings, Policies, ServerSettings, SocketSettings):
+class PoolSettings(TcpSettings, LookupSettings, Policies, TargetSettings, ServerSettings, SocketSettings):
     """One bounded pool of sessions; its name is the database that clients ask for, and `*` takes any."""
 
     priority: dict[str, PrioritySettings] = knob({}, "Classes of clients that share unequally.")
@@ -47,9 +50,12 @@ class PoolSettings(TcpSettings, Policies, ServerSettings, SocketSettings):
 
     def _mistakes(self) -> Iterator[Mistake]:
         yield from self._server_mistakes()
+        yield from self._lookup_mistakes()
+        yield from lookup_mistakes(self)
         yield from priority_mistakes(self.priority)
         yield from pool_mistakes(self)
         yield from tcp_mistakes(self)
+        yield from target_mistakes(self)
 
     @property
     def from_preset(self) -> frozenset[str]:
@@ -61,7 +67,12 @@ class PoolSettings(TcpSettings, Policies, ServerSettings, SocketSettings):
         """What clients may choose for themselves: as written, else what the other settings are about."""
         if "client_may_set" in self.model_fields_set:
             return self.client_may_set
-        asked = (("key", self.affinity == "key"), ("tag", self.tags != "off"), ("shard_key", self.route))
+        asked = (
+            ("key", self.affinity == "key"),
+            ("tag", self.tags != "off"),
+            ("shard_key", self.route),
+            ("target", has_roles(self)),
+        )
         return (*self.client_may_set, *(word for word, wanted in asked if wanted))
 
     @property
@@ -72,4 +83,5 @@ class PoolSettings(TcpSettings, Policies, ServerSettings, SocketSettings):
     @property
     def limits(self) -> Limits:
         """The bounds of this pool as the ledger reads them: times in seconds, modes as numbers."""
-        return self.to_limits(self.priority_of.weights, frozenset(self.freedoms))
+        limits = self.to_limits(self.priority_of.weights, frozenset(self.freedoms))
+        return replace(limits, failover_wait=held_for(self), role_check_interval=self.role_check_interval)

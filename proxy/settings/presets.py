@@ -31,6 +31,7 @@ _ORACLE: Final[Values] = {
     "min": 1,
     "max": 2,
     "increment": 1,
+    "stmt_cache": 20,
     "prefill": "background",
     "keep_min": True,
     "getmode": "wait",
@@ -191,7 +192,7 @@ def _follow_minconn(written: Values) -> Values:
 
 
 # A pool of another protocol would refuse them. Not so `begin`: who wants one ahead must be told.
-_OF_POSTGRES: Final = frozenset({"reset", "homogeneous"})
+_OF_POSTGRES: Final = frozenset({"reset", "homogeneous", "stmt_cache"})
 
 _FOLLOWING: Final[Mapping[str, Callable[[Values], Values]]] = {
     "bursty": _follow_target,

@@ -69,6 +69,12 @@ TABLES: Final = (
         "ListenerSettings",
     ),
     (
+        '`[listeners.main.tls_sni."db.example.com"]`',
+        "The certificate for clients that ask for this name (SNI); `*.db.example.com` stands for every name "
+        "with one more step.",
+        "SniSettings",
+    ),
+    (
         "`[pools.app]`",
         'The name is the database that clients ask for; `[pools."*"]` takes every database that no '
         "other pool is named "
@@ -108,6 +114,12 @@ TABLES: Final = (
         "user logs in to "
         "Penstock with what is listed here; the pool still logs in to the server with the pool's password.",
         "UserSettings",
+    ),
+    (
+        "`[maps.ours]`",
+        "Whom somebody may log in as whose certificate, or the operating system, names it otherwise. "
+        "A listener, or a rule of `hba_file`, says which map it goes by.",
+        "MapSettings",
     ),
     (
         "`[http]`",
@@ -170,6 +182,7 @@ EPILOGUE: Final = """\
 * `sslmode` is `disable`, `prefer` (the default), `require`, `verify-ca` or `verify-full`. `sslrootcert`
   names the certificates to trust; without it the verify modes trust those of the system. As with libpq,
   `require` with a `sslrootcert` verifies like `verify-ca`. `sslcert` and `sslkey` are a client certificate.
+* `sslnegotiation`, `channel_binding`, `ssl_min_protocol_version`, `sslcrl`, `sslsni`: see [tls.md](tls.md).
 * `connect_timeout`, `keepalives...` and `tcp_user_timeout` are keys of the pool's table, not of the URL.
 * Any other name that libpq does not know is a setting of the server and goes into the startup message:
   `search_path=reports`, `statement_timeout=30s`, `options=-c%20geqo=off`.
@@ -178,8 +191,8 @@ EPILOGUE: Final = """\
 Servers of another protocol, whose bytes are passed on unread (see [tcp.md](tcp.md)):
 
 * `tcp://host:port`, `tls://host:port`, `unix:/path/of/the.sock`. Nobody logs in, so there is no user.
-* `tls://` takes `sslmode` (`verify-full`, the default, `verify-ca` or `require`), `sslrootcert`, `sslcert`
-  and `sslkey`, as above.
+* `tls://` takes `sslmode` (`verify-full`, the default, `verify-ca` or `require`), `sslrootcert`, `sslcert`,
+  `sslkey`, `sslcrl`, `sslsni` and `ssl_min_protocol_version`, as above.
 
 ## Open files
 

@@ -15,10 +15,15 @@ from proxy.settings.knobs import fields
 from proxy.settings.model import Settings
 from proxy.settings.pool_acquire import AcquireSettings
 from proxy.settings.pool_health import HealthSettings
+from proxy.settings.pool_listen import ListenSettings
+from proxy.settings.pool_lookup import LookupSettings
 from proxy.settings.pool_opening import OpeningSettings
+from proxy.settings.pool_pins import PinSettings
 from proxy.settings.pool_size import SizeSettings
 from proxy.settings.pool_state import StateSettings
+from proxy.settings.pool_targets import TargetSettings
 from proxy.settings.pool_tcp import TcpSettings
+from proxy.settings.pool_timing import TimingSettings
 from proxy.settings.presets import PRESETS, preset_table
 from proxy.settings.prose import EPILOGUE, HEADER, PRESET_NOTES, PRESETS_ABOUT, PROLOGUE, TABLES
 from proxy.settings.servers import ServerSettings
@@ -27,11 +32,16 @@ from proxy.settings.sockets import SocketSettings
 
 POOL_GROUPS: Final = (
     ("Server", ServerSettings),
+    ("Which server of several", TargetSettings),
     ("Size", SizeSettings),
     ("Acquire", AcquireSettings),
+    ("Time", TimingSettings),
     ("Health and age", HealthSettings),
     ("Opening and ending", OpeningSettings),
     ("State between clients", StateSettings),
+    ("State that follows a client", PinSettings),
+    ("Notifications", ListenSettings),
+    ("Users that are looked up", LookupSettings),
     ("Servers of an unknown protocol", TcpSettings),
     ("Sockets", SocketSettings),
 )
@@ -154,7 +164,7 @@ def _plain_form(entry: dict[str, Any]) -> str:
 
 def _row(name: str, entry: dict[str, Any]) -> str:
     default = f"`{toml(entry['default'])}`" if "default" in entry else ""
-    if name in ("backend", "rule"):
+    if name in ("backend", "rule", "cert_file", "key_file"):
         default = "required"
     return f"| `{name}` | {_form(entry)} | {default} | {entry['description']} |"
 
@@ -163,9 +173,18 @@ _EXAMPLES: Final = {
     "password": "...",
     "password_file": "/run/secrets/db-password",
     "verifier": "SCRAM-SHA-256$4096:...",
+    "auth_file": "/etc/penstock/users.txt",
+    "hba_file": "/etc/penstock/pg_hba.conf",
+    "map": "ours",
+    "auth_user": "asker",
+    "auth_user_password": "...",
+    "auth_user_password_file": "/run/secrets/asker-password",
+    "auth_database": "postgres",
     "tls_cert_file": "/etc/penstock/tls.crt",
     "tls_key_file": "/etc/penstock/tls.key",
     "tls_ca_file": "/etc/penstock/clients.crt",
+    "tls_crl_file": "/etc/penstock/clients.crl",
+    "tls_ciphers": "ECDHE+AESGCM",
     "pool": "app",
     "pools": ["app"],
     "max_forced": 0,

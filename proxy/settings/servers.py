@@ -9,7 +9,9 @@ from typing import Literal
 
 from pydantic import PrivateAttr, SecretStr, ValidationInfo, field_validator
 
+from proxy.relay.tls_files import mistakes
 from proxy.settings.dsn import BackendAddress, parse_dsn
+from proxy.settings.dsn_hosts import Servers, parse_servers
 from proxy.settings.endpoints import (
     EndpointSettings,
     Route,
@@ -21,7 +23,6 @@ from proxy.settings.endpoints import (
 from proxy.settings.knobs import Table, knob, read_secret
 from proxy.settings.mistakes import Mistake, Path
 from proxy.settings.presets import Preset
-from proxy.settings.sockets import load_certificates
 
 
 class ServerSettings(Table):
@@ -38,7 +39,8 @@ class ServerSettings(Table):
     )
     backend: SecretStr | None = knob(
         None,
-        "The real server: `postgresql://user@host:5432/database?sslmode=verify-full`. A pool `*` opens "
+        "The real server: `postgresql://user@host:5432/database?sslmode=verify-full`; several hosts are "
+        "separated by commas, as for libpq. A pool `*` opens "
         "the database that the client asked for; the one in its URL is used to ask the server for its "
         "settings.",
         examples=["postgresql://app@db.internal:5432/app"],
@@ -59,12 +61,13 @@ class ServerSettings(Table):
     )
 
     _addresses: dict[str, BackendAddress] = PrivateAttr(default_factory=dict)
+    _named: Servers | None = PrivateAttr(None)
 
     @field_validator("backend")
     @classmethod
     def _is_a_url(cls, backend: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if backend is not None:
-            parse_dsn(backend.get_secret_value())
+            parse_servers(backend.get_secret_value())
         elif info.data.get("endpoint_tables") == {}:
             raise ValueError("is required")
         return backend
@@ -85,7 +88,7 @@ class ServerSettings(Table):
     def endpoints(self) -> dict[str, BackendAddress]:
         """Every server of the pool with its login, by name, in the order of the configuration.
 
-        A plain ``backend`` is the one endpoint, named ``host:port`` or as its socket.
+        Those of a plain ``backend``, mostly one, are named ``host:port`` or as their sockets.
         """
         return dict(self._addresses)
 
@@ -99,6 +102,16 @@ class ServerSettings(Table):
         """Which endpoint a shard key leads to; None: all are alike, and no client may name a key."""
         return make_route(self.endpoint_tables, self.route_table) if self.route_table is not None else None
 
+    @property
+    def url_target(self) -> str:
+        """The target_session_attrs of the URL in ``backend``; "" without one."""
+        return self._named.target if self._named is not None else ""
+
+    @property
+    def url_balance(self) -> str:
+        """Its load_balance_hosts."""
+        return self._named.balance if self._named is not None else ""
+
     def place_of(self, endpoint: str) -> Path:
         """Where the URL of ``endpoint`` stands below the pool."""
         return ("endpoints", endpoint, "backend") if endpoint in self.endpoint_tables else ("backend",)
@@ -106,8 +119,8 @@ class ServerSettings(Table):
     def _server_mistakes(self) -> Iterator[Mistake]:
         """Set the addresses, and yield what is wrong with them."""
         if self.backend is not None:
-            address = parse_dsn(self.backend.get_secret_value())
-            self._addresses[address.place] = address
+            self._named = parse_servers(self.backend.get_secret_value())
+            self._addresses.update({address.place: address for address in self._named.addresses})
             if self.endpoint_tables:
                 yield ("backend",), "the pool has endpoints, which have a backend each: keep one of both"
                 return
@@ -117,8 +130,9 @@ class ServerSettings(Table):
         yield from route_mistakes(self.endpoint_tables, self.route_table)
         yield from self._strange_endpoints()
         for name, dsn in self._addresses.items():
-            for which, sentence in load_certificates(dsn.sslcert, dsn.sslkey, dsn.sslrootcert):
-                parameter = {"cert": "sslcert", "key": "sslkey", "ca": "sslrootcert"}[which]
+            files = (dsn.sslcert, dsn.sslkey, dsn.sslrootcert, dsn.tls.sslcrl)
+            for which, sentence in mistakes(*files):
+                parameter = "sslrootcert" if which == "ca" else f"ssl{which}"
                 yield self.place_of(name), f"{parameter}: {sentence}"
 
     def _password_mistakes(self) -> Iterator[Mistake]:

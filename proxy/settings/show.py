@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from proxy.settings.dsn import parse_dsn
+from proxy.settings.dsn_hosts import parse_servers
 from proxy.settings.knobs import fields
 from proxy.settings.loading import Loaded
 from proxy.settings.mistakes import Path
@@ -20,7 +20,7 @@ def show(loaded: Loaded) -> str:
     """Return the settings as TOML text. A value that is not the default says where it was given."""
     settings = loaded.settings
     blocks = ["\n".join(_lines(loaded, settings, ()))]
-    for table in ("listeners", "pools", "users"):
+    for table in ("listeners", "pools", "users", "maps"):
         for name, entry in getattr(settings, table).items():
             blocks += _blocks(loaded, entry, (table, name))
     blocks.append(_block(loaded, settings.http, ("http",)))
@@ -35,7 +35,9 @@ def summary(loaded: Loaded) -> str:
     lines = [f"file: {loaded.file or 'none'}"]
     for name, listener in settings.listeners.items():
         tls = "" if listener.tls_mode == "disable" else f", tls {listener.tls_mode}"
-        how = listener.auth if listener.protocol == "postgres" else f"tcp to pool {listener.pool}"
+        how = "by hba_file" if listener.hba_file is not None else str(listener.auth)
+        if listener.protocol != "postgres":
+            how = f"tcp to pool {listener.pool}"
         lines.append(
             f"listener {name}: {listener.address}, {how}, {listener.max_clients} clients at most{tls}"
         )
@@ -96,7 +98,7 @@ def _lines(loaded: Loaded, table: BaseModel, path: Path) -> Iterator[str]:
 def _is_a_table(value: Any) -> bool:
     """Whether a value has a block, or blocks, of its own; no block is shown of a table without entries."""
     if isinstance(value, dict):
-        return not all(isinstance(entry, str) for entry in value.values()) or not value
+        return any(isinstance(entry, BaseModel) for entry in value.values()) or not value
     return isinstance(value, BaseModel)
 
 
@@ -111,14 +113,19 @@ def _implied_origin(loaded: Loaded, table: BaseModel, key: str) -> str | None:
 def masked(key: str, secret: SecretStr) -> str:
     """Return what may be shown of a secret: of a URL everything but the password, of others nothing."""
     if key in ("backend", "database_url"):
-        return parse_dsn(secret.get_secret_value()).masked()
+        return parse_servers(secret.get_secret_value()).masked()
     return _MASK
+
+
+def _key(key: str) -> str:
+    """A key of the operator's, which may hold anything, as a regular expression does."""
+    return dotted([key]) if key.replace("_", "").isalnum() and key.isascii() else json.dumps(key)
 
 
 def toml(value: Any) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{dotted([key])} = {toml(entry)}" for key, entry in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {toml(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -22,9 +22,9 @@ PREFIX: Final = "PENSTOCK_"
 # Variables that say where to read from; they are not settings themselves.
 POINTERS: Final = frozenset({"PENSTOCK_CONFIG", "PENSTOCK_SECRETS_DIR"})
 # The tables whose second key is a name that the operator chose.
-NAMED: Final = frozenset({"listeners", "pools", "users"})
-# The same within a pool.
-NAMED_IN_POOLS: Final = frozenset({"endpoints", "priority", "labels"})
+NAMED: Final = frozenset({"listeners", "pools", "users", "maps"})
+# The same within one of these.
+NAMED_WITHIN: Final = {"pools": ("endpoints", "priority", "labels"), "listeners": ("tls_sni",)}
 
 # What Kubernetes puts into every container for a Service called penstock or penstock-<something>.
 _SERVICE: Final = re.compile(
@@ -195,7 +195,7 @@ def _aligned(path: Path, names: Mapping[str, Any]) -> Path:
     table = names.get(path[0])
     for depth, step in enumerate(path[1:], start=1):
         known = table if isinstance(table, dict) else {}
-        is_name = depth == 1 or (depth == 3 and path[0] == "pools" and path[2] in NAMED_IN_POOLS)
+        is_name = depth == 1 or (depth == 3 and path[2] in NAMED_WITHIN.get(path[0], ()))
         alike = [name for name in known if re.sub(r"[^a-z0-9]", "_", str(name).lower()) == step]
         aligned.append(alike[0] if is_name and step not in known and len(alike) == 1 else step)
         table = known.get(aligned[-1])

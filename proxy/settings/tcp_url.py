@@ -4,13 +4,16 @@ As with every URL of a backend, nothing of the text is ever repeated in a senten
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from proxy.settings.dsn_tls import TlsWishes, read_wishes
 
 SCHEMES: Final = ("tcp://", "tls://", "unix:")
 EXAMPLE: Final = '"tcp://cache.internal:6379", "tls://cache.internal:6380" or "unix:/run/cache.sock"'
 _SSLMODES: Final = ("require", "verify-ca", "verify-full")
-_PARAMETERS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_WISHES: Final = ("sslcrl", "sslsni", "ssl_min_protocol_version")
+_PARAMETERS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", *_WISHES)
 _LONGEST_PATH: Final = 107
 
 
@@ -25,6 +28,7 @@ class TcpParts:
     sslrootcert: str | None = None
     sslcert: str | None = None
     sslkey: str | None = None
+    tls: TlsWishes = field(default_factory=TlsWishes)
 
 
 def is_tcp(text: str) -> bool:
@@ -54,7 +58,8 @@ def parse_tcp_url(text: str) -> TcpParts:
     if root is not None and mode == "require":
         mode = "verify-ca"  # who names a root wants it checked
     root = None if root == "system" else root
-    return TcpParts(host, port, None, mode, root, known.get("sslcert"), known.get("sslkey"))
+    wishes = read_wishes({name: known[name] for name in _WISHES if name in known}, mode, is_socket=False)
+    return TcpParts(host, port, None, mode, root, known.get("sslcert"), known.get("sslkey"), wishes)
 
 
 def _path(path: str) -> str:

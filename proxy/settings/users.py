@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import PrivateAttr, SecretStr, field_validator, model_validator
 
-from proxy.settings.knobs import Listing, Table, knob, read_secret
+from proxy.settings.knobs import Listing, SecondsOrOff, Table, knob, read_secret
 from proxy.settings.mistakes import Mistake, collect
 
 _MD5: Final = re.compile(r"md5[0-9a-f]{32}")
@@ -37,6 +37,18 @@ class UserSettings(Table):
         "`pool`: those of the pool's user.",
     )
     admin: bool = knob(False, "May use the admin console.")
+    query_timeout: SecondsOrOff | None = knob(
+        None, "In place of the pool's, for this user.", examples=["30s"]
+    )
+    transaction_timeout: SecondsOrOff | None = knob(
+        None, "In place of the pool's, for this user.", examples=["30s"]
+    )
+    idle_transaction_timeout: SecondsOrOff | None = knob(
+        None, "In place of the pool's, for this user.", examples=["30s"]
+    )
+    client_idle_timeout: SecondsOrOff | None = knob(
+        None, "In place of the pool's, for this user.", examples=["30s"]
+    )
 
     _secret: SecretStr | None = PrivateAttr(None)
 

@@ -1,8 +1,9 @@
 """A client whose bytes are passed on unread: no more is known of them than whether there were any."""
 
-from proxy.codec import FORWARD, ClientCodec, Conversation, SessionCodec
+from proxy.codec import FORWARD, ClientCodec, SessionCodec
 from proxy.errors import LocalProtocolError, PoolError
 from proxy.reasons import CloseReason
+from proxy.steps import Conversation
 from proxy.tcp.session import TcpSession
 
 

@@ -5,9 +5,12 @@ Nobody logs in: whoever can connect has a session, and the server sees to its ow
 
 from collections.abc import Callable
 
-from proxy.codec import CancelTarget, Conversation, Guest, Reception, Refused, SessionCodec
+from proxy.caller import Caller
+from proxy.codec import SessionCodec
 from proxy.errors import BackendError, PoolError
 from proxy.reasons import RefusalReason
+from proxy.reception import CancelTarget, Guest, Reception, Refused
+from proxy.steps import Conversation
 from proxy.tcp.client import TcpClient
 
 # What the sessions of every pool belong to: there are no databases and no users.
@@ -50,7 +53,10 @@ class TcpFront(Reception):
         return self._tls
 
     def log_in(
-        self, local: bool, refusal: Callable[[], tuple[str, str, str, RefusalReason] | None]
+        self,
+        local: bool,
+        refusal: Callable[[], tuple[str, str, str, RefusalReason] | None],
+        caller: Caller | None = None,
     ) -> Conversation[Guest | CancelTarget]:
         """There is nothing to say. Raises Refused."""
         no = refusal()

@@ -4,8 +4,8 @@ The user writes them down for ``ping`` and ``reset``. The answer is compared to 
 another answer, or comes behind, is how a session shows that something is still under way on it.
 """
 
-from proxy.codec import Conversation
 from proxy.errors import BackendError, PingFailed
+from proxy.steps import Conversation
 
 
 class Script:

@@ -7,7 +7,8 @@ nothing between clients, and how to see that nothing is left.
 
 from typing import Final
 
-from proxy.codec import Conversation, SessionCodec, StartTls, Work
+from proxy.codec import SessionCodec
+from proxy.steps import Conversation, StartTls, Work
 from proxy.tcp.script import Script
 
 # Kept of what a server says before anybody has asked it; then it is not read any further.

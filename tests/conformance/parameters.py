@@ -54,9 +54,4 @@ PARAMETERS = {
     "io_parallel": "io_parallel",
 }
 
-NO_COUNTERPART = {
-    "stmt_cache": (
-        "clients prepare their own statements, and in transaction mode the server's protocol-level ones are"
-        " not carried over yet: there is no cache whose size could be set"
-    ),
-}
+NO_COUNTERPART: dict[str, str] = {}

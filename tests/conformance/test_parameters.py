@@ -530,6 +530,18 @@ def test_tag_fixup(make_proxy: Make, fixup: str) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("cache", [1, 3])
+def test_stmt_cache(make_proxy: Make, cache: int) -> None:
+    penstock = make_proxy(max=1, stmt_cache=cache)
+    with psycopg.connect(penstock.dsn(), autocommit=True, prepare_threshold=0) as client:
+        for number in range(3):
+            assert asked(client, f"SELECT {number}") == number
+        client.prepare_threshold = None
+        held = asked(client, "SELECT count(*) FROM pg_prepared_statements WHERE name ~ 'penstock_[0-9]'")
+    assert held == cache
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("purity", ["self", "new"])
 def test_purity(make_proxy: Make, purity: str) -> None:
     penstock = make_proxy(max=1, purity=purity)

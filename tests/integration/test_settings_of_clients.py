@@ -186,7 +186,7 @@ def test_a_client_s_own_set_is_kept_for_it_and_never_seen_by_others(make_proxy: 
     ],
 )
 def test_what_one_client_sets_never_holds_for_another(make_proxy: Make, statement: str, look: str) -> None:
-    penstock = make_proxy(trusting(), max=1)
+    penstock = make_proxy(trusting(), max=1, on_sql_prepare="allow", on_listen="allow")
     with Raw.logged_in(penstock.port) as client, Raw.logged_in(penstock.port) as other:
         before = other.value(look)
         client.ask(statement)

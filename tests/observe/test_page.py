@@ -95,6 +95,8 @@ def test_the_page_shows_who_holds_what(daemon: Any) -> None:
     text = read(daemon, Holders("app", 1, (a_holder(),))).text
     assert "nightly 75 s idle in transaction ann 10.0.0.9:40000 12 7 app app@orders on db:5432" in text
     assert "are shown" not in text
+    kept = a_holder(state="idle", pinned="temp_tables, load")
+    assert "nightly 75 s idle keeps temp tables, load ann" in read(daemon, Holders("app", 1, (kept,))).text
     unknown = a_holder(client=0, peer="", user="", application_name="", state="login")
     assert "no name 75 s login - - - 7 app" in read(daemon, Holders("app", 1, (unknown,))).text
 
@@ -115,8 +117,10 @@ def test_the_page_shows_each_endpoint_and_its_breaker(daemon: Any) -> None:
         endpoints=tuple(replace(one, sessions=one.sessions | states) for one in (healthy, broken))
     )
     text = read(daemon).text
-    assert "db1:5432 app closed 2 0 0 0 0 0 no complaint" in text
-    assert "db2:5432 app half open tried again in 2.5 s 0 0 0 0 0 5 failed: connection refused" in text
+    assert "db1:5432 app unknown closed 2 0 0 0 0 0 no complaint" in text
+    assert (
+        "db2:5432 app unknown half open tried again in 2.5 s 0 0 0 0 0 5 failed: connection refused" in text
+    )
 
 
 def test_users_and_classes_are_shown_where_there_are_several(daemon: Any) -> None:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import Work
 from proxy.postgres.accounts import SALTED_CAP, Account, Directory
 from proxy.postgres.verifier import Verifier, keys_of, salt_password
+from proxy.steps import Work
 
 QUICK = Verifier.make("secret", b"0123456789abcdef", 2)
 HASH = hashlib.md5(b"secretann").hexdigest()

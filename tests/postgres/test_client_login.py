@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entrance import GSSENC, HELLO, TLS, admitted, door, md5, refused, scram
-from logins import Pump, answer, fields, messages, packet, run, startup
-from proxy.codec import Refused, StartTls
+from logins import Pump, answer, fields, messages, packet, run, sasl_data, startup
 from proxy.postgres import messages as m
 from proxy.postgres.client_login import Admitted, log_in, welcome
 from proxy.postgres.startup import CancelKey
 from proxy.reasons import RefusalReason
+from proxy.reception import Refused
+from proxy.steps import StartTls
 
 # --- before the startup packet ---
 
@@ -75,11 +76,43 @@ def test_tls_that_is_required_and_not_used_is_refused_with_a_hint() -> None:
     assert no.reason is RefusalReason.TLS
 
 
-def test_direct_tls_is_refused_without_an_answer_at_its_first_byte() -> None:
-    no = refused(door(), [b"\x16"])
-    assert no.reply == b""
-    assert no.reason is RefusalReason.TLS
-    assert "direct" in str(no)
+HELLO_OF_TLS = b"\x16\x03\x01\x00\xa5..."
+
+
+@pytest.mark.parametrize("mode", ["allow", "require"])
+def test_tls_may_begin_at_once_and_then_goes_on_with_the_startup_packet(mode: str) -> None:
+    pump = Pump(log_in(door(tls=mode)), alpn="postgresql")
+    assert pump.feed(HELLO_OF_TLS) == b""
+    assert pump.tls
+    assert pump.ahead == HELLO_OF_TLS
+    assert sasl_data(pump.feed(HELLO)) == b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"
+
+
+@pytest.mark.parametrize("alpn", ["", "http/1.1"])
+def test_tls_that_begins_at_once_demands_alpn(alpn: str) -> None:
+    no = refused(door(), [HELLO_OF_TLS], alpn=alpn)
+    assert (no.reply, no.reason) == (b"", RefusalReason.TLS)
+    assert "postgresql" in str(no)
+
+
+@pytest.mark.parametrize(("mode", "is_local"), [("disable", False), ("require", True)])
+def test_tls_that_begins_at_once_is_refused_without_an_answer_where_there_is_none(
+    mode: str, is_local: bool
+) -> None:
+    no = refused(door(tls=mode, is_local=is_local), [b"\x16"])
+    assert (no.reply, no.reason) == (b"", RefusalReason.TLS)
+    assert "sslnegotiation=direct" in str(no)
+
+
+@pytest.mark.parametrize("before", [[GSSENC], [TLS], [HELLO_OF_TLS]])
+def test_tls_does_not_begin_twice_nor_behind_a_request(before: list[bytes]) -> None:
+    no = refused(door(), [*before, HELLO_OF_TLS], alpn="postgresql")
+    assert (no.reply, no.reason) == (b"", RefusalReason.PROTOCOL)
+
+
+def test_a_cancel_request_may_come_in_tls_that_began_at_once() -> None:
+    key = run(log_in(door()), [HELLO_OF_TLS, packet(m.CANCEL_CODE, b"12345678")], alpn="postgresql").result
+    assert key == CancelKey(b"12345678")
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
@@ -120,7 +153,7 @@ def test_negotiation_goes_out_once_and_before_the_question(auth: str, script: li
 
 
 def test_negotiation_is_not_forgotten_where_nothing_is_asked() -> None:
-    found = admitted(door("trust"), [startup(0x00030002, user="ann", database="app")])
+    found = admitted(door("trust"), [startup(0x00030003, user="ann", database="app")])
     assert [kind for kind, _ in messages(found.reply)] == [b"v"]
 
 

@@ -4,14 +4,16 @@ import pytest
 
 from logins import run
 from postgres.playbook import DEFAULTS, TERMS_OF_POOL, converse, new_session, told
-from proxy.codec import CancelTarget
 from proxy.errors import LoginFailed, PoolTimeout
 from proxy.postgres import messages as m
 from proxy.postgres.accounts import Account, Directory
 from proxy.postgres.client_login import Admitted
-from proxy.postgres.front import Front, PgGuest, Served
+from proxy.postgres.front import Front
+from proxy.postgres.guest import PgGuest
+from proxy.postgres.served import Served
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.startup import Startup
+from proxy.reception import CancelTarget
 
 APP = Account("app", password="secret")
 WELCOME = (
@@ -128,7 +130,7 @@ def test_who_cannot_be_welcomed_is_told_why() -> None:
 
 
 def front(pool: Served | None) -> Front:
-    return Front("trust", "disable", None, Directory([APP]), lambda user, database: pool, 1 << 20)
+    return Front("trust", "disable", Directory([APP]), lambda user, database: pool, 1 << 20)
 
 
 def test_a_listener_leads_a_client_to_its_pool() -> None:

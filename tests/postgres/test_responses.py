@@ -142,7 +142,8 @@ def test_any_cut_of_a_session_s_bytes_gives_the_same_result(cuts: list[int]) -> 
     for start, end in zip([0, *cuts], [*cuts, len(ANSWERS)], strict=True):
         if start < end:
             scene.server(ANSWERS[start:end])
-    assert scene.client_got() == whole.client_got() == ANSWERS
+    told = ANSWERS.replace(notification(), b"")  # the client does not listen
+    assert scene.client_got() == whole.client_got() == told
     assert scene.codec.profile is not scene.codec.startup_profile
     assert scene.releases == whole.releases == 1
 
@@ -168,7 +169,16 @@ def test_what_comes_at_any_time_may_be_cut_in_half_behind_the_last_ready(late: b
         assert scene.is_linked
         scene.server(late[at:])
         assert scene.releases == 1, f"cut at {at}"
-        assert scene.client_got() == selected("1") + late
+        told = b"" if late == notification() else late  # the client does not listen
+        assert scene.client_got() == selected("1") + told
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
+def test_a_notification_is_for_a_client_that_listens_on_its_session(mode: str) -> None:
+    scene = asked(query("LISTEN channel"), mode=mode).server(notification(), done("LISTEN"))
+    assert scene.client_told() == (["A"] if mode == "session" else []) + ["C LISTEN"]
+    scene.server(notification())
+    assert scene.client_told() == ["A"]
 
 
 def test_a_long_notice_cut_behind_the_last_ready_keeps_the_session_until_it_has_passed() -> None:
@@ -187,7 +197,7 @@ def test_a_client_that_goes_on_behind_a_cut_notice_keeps_its_session() -> None:
 
 def test_an_uncertain_session_is_given_up_when_the_notice_has_passed() -> None:
     scene = asked(parse("a"), query("b"), query("c"))
-    scene.server(PARSED, done("x"), READY_IDLE).server(done("x"), READY_IDLE, notice()[:9])
+    scene.server(failed("22012"), READY_IDLE).server(done("x"), READY_IDLE, notice()[:9])
     assert scene.recovered == []
     scene.server(notice()[9:])
     assert scene.recovered == [False]
@@ -198,7 +208,7 @@ def test_an_uncertain_session_is_given_up_when_the_notice_has_passed() -> None:
 def test_an_uncertain_session_stays_with_the_transaction_that_is_open_on_it() -> None:
     scene = asked(query("BEGIN")).server(done("BEGIN"), ready(84))
     scene.client(parse("a"), query("b"), query("c"))
-    scene.server(PARSED, done("x"), ready(84)).server(done("x"), ready(84))
+    scene.server(failed("22012"), ready(69)).server(failed("25P02"), ready(69))
     assert scene.is_linked
     scene.client(query("COMMIT")).server(done("COMMIT"), READY_IDLE)
     assert scene.recovered == [False]

@@ -282,7 +282,7 @@ def test_a_cancel_carries_the_key_of_the_session_and_waits_for_the_end() -> None
 
 def test_a_cancel_goes_through_tls_where_the_session_does() -> None:
     encrypted = session()
-    encrypted.tls, encrypted.pid = True, -1
+    encrypted.tls, encrypted.pid = True, 0xFFFFFFFF
     conversation = encrypted.cancel()
     assert next(conversation) == b"\0\0\0\x08\x04\xd2\x16\x2f"
     step = conversation.send(b"S")

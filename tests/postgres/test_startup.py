@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logins import fields, packet, startup
-from proxy.codec import Refused
 from proxy.postgres import messages as m
 from proxy.postgres.startup import (
     PACKET_CAP,
@@ -19,6 +18,7 @@ from proxy.postgres.startup import (
     split_options,
 )
 from proxy.reasons import RefusalReason
+from proxy.reception import Refused
 
 
 def read(**parameters: str) -> Startup:
@@ -60,7 +60,12 @@ def test_a_cancel_request_gives_its_key_and_does_not_show_it() -> None:
     assert "12345678" not in repr(found)
 
 
-@pytest.mark.parametrize("key", [b"", b"1234567", b"123456789", b"x" * 256])
+@pytest.mark.parametrize("key", [b"12345678", b"x" * 36, b"x" * 260])
+def test_a_cancel_request_has_a_key_of_any_length_that_the_protocol_allows(key: bytes) -> None:
+    assert read_packet(packet(m.CANCEL_CODE, key)) == CancelKey(key)
+
+
+@pytest.mark.parametrize("key", [b"", b"1234567", b"x" * 261, b"x" * 9000])
 def test_a_cancel_request_of_another_length_is_refused_without_an_answer(key: bytes) -> None:
     with pytest.raises(Refused) as caught:
         read_packet(packet(m.CANCEL_CODE, key))
@@ -132,16 +137,25 @@ def test_long_names_are_cut_as_postgresql_cuts_them_and_never_in_a_character() -
     assert read(user="u" * 62 + "ä").user == "u" * 62
 
 
-@pytest.mark.parametrize("value", ["true", "on", "1", "database", "yes", "", "o", "x"])
-def test_replication_is_refused_with_a_hint(value: str) -> None:
+@pytest.mark.parametrize("value", ["", "o", "x", "Database", "2", "t" * 500])
+def test_a_kind_of_replication_that_does_not_exist_is_refused(value: str) -> None:
     found = no(read, user="ann", replication=value)
-    assert found["C"] == "0A000"
-    assert "directly" in found["H"]
+    assert found["C"] == "22023"
+    assert '"database"' in found["H"]
+    assert len(found["M"]) < 200
 
 
 @pytest.mark.parametrize("value", ["false", "off", "no", "0", "F", "OFF"])
 def test_replication_that_is_off_is_nothing(value: str) -> None:
-    assert read(user="ann", replication=value).settings == {}
+    found = read(user="ann", replication=value)
+    assert (found.settings, found.replication) == ({}, "")
+
+
+@pytest.mark.parametrize("value", ["true", "on", "1", "yes", "T", "YE"])
+def test_physical_replication_is_told_from_logical(value: str) -> None:
+    found = read(user="ann", replication=value)
+    assert (found.settings, found.replication) == ({}, "true")
+    assert read(user="ann", replication="database").replication == "database"
 
 
 # --- negotiation ---
@@ -163,8 +177,21 @@ def test_protocol_3_0_needs_no_negotiation() -> None:
     assert read(user="ann").negotiate == b""
 
 
+@pytest.mark.parametrize(("version", "minor", "length"), [(0x30000, 0, 8), (0x30001, 1, 8), (0x30002, 2, 36)])
+def test_versions_that_we_speak_need_no_negotiation_and_have_their_keys(
+    version: int, minor: int, length: int
+) -> None:
+    found = read_packet(startup(version, user="ann"))
+    assert isinstance(found, Startup)
+    assert (found.negotiate, found.minor, found.key_length) == (b"", minor, length)
+
+
 def test_a_newer_minor_is_answered_with_the_whole_version_that_we_speak() -> None:
-    assert negotiated(0x00030002, user="ann") == (0x00030000, [])
+    assert negotiated(0x00030003, user="ann") == (0x00030002, [])
+
+
+def test_options_of_3_2_leave_it_3_2() -> None:
+    assert negotiated(0x00030002, user="ann", **{"_pq_.x": "1"}) == (0x00030002, [b"_pq_.x"])
 
 
 def test_unknown_protocol_options_are_named() -> None:
@@ -177,7 +204,7 @@ def test_unknown_protocol_options_are_named() -> None:
 def test_the_grease_of_new_client_libraries_is_negotiated_away() -> None:
     version = (3 << 16) | 9999
     found = negotiated(version, user="ann", **{"_pq_.test_protocol_negotiation": ""})
-    assert found == (0x00030000, [b"_pq_.test_protocol_negotiation"])
+    assert found == (0x00030002, [b"_pq_.test_protocol_negotiation"])
 
 
 # --- options ---
@@ -277,7 +304,7 @@ def test_an_unknown_setting_of_ours_is_refused_and_the_known_ones_are_listed(nam
         no(read_packet, m.startup([("user", "ann"), (name, "1")])),
     ):
         assert found["C"] == "42704"
-        assert "penstock.key and penstock.shard_key" in found["H"]
+        assert "penstock.shard_key and penstock.target" in found["H"]
 
 
 def test_what_a_client_sent_is_repeated_only_in_part() -> None:

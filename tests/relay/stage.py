@@ -8,17 +8,7 @@ import asyncio
 import socket
 from typing import Any
 
-from proxy.codec import (
-    CLOSE,
-    FORWARD,
-    PREPARE,
-    RECOVER,
-    RELEASE,
-    REPLY,
-    ClientCodec,
-    Conversation,
-    SessionCodec,
-)
+from proxy.codec import CLOSE, FORWARD, PREPARE, RECOVER, RELEASE, REPLY, ClientCodec, SessionCodec
 from proxy.errors import BackendError, PoolError, RemoteProtocolError
 from proxy.pool.limits import Limits
 from proxy.pool.pool import Pool
@@ -29,6 +19,7 @@ from proxy.relay.client import Client
 from proxy.relay.endpoint import Endpoint
 from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
+from proxy.steps import Conversation
 
 
 class Transport:
@@ -261,7 +252,7 @@ class NoEndpoint(Endpoint):
         super().__init__("nowhere", 1, "", None, KeepAlive())
         self.made: list[Transport] = []
 
-    async def connect(self, protocol: Any) -> None:
+    async def connect(self, protocol: Any, at: str = "") -> None:
         transport = Transport(protocol)
         self.made.append(transport)
         protocol.connection_made(transport)

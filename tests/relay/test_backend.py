@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import Conversation, StartTls, Work
 from proxy.errors import BackendError
 from proxy.pool.session import IDLE
 from proxy.reasons import DropReason
 from proxy.relay.talk import Talk
+from proxy.steps import Conversation, StartTls, Work
 from relay.stage import LineSession, Scene, turns
 
 Make = Callable[..., Scene]
@@ -143,7 +143,7 @@ class Owner:
     def hold(self) -> None:
         self.held = True
 
-    async def start_tls(self) -> bytes | None:
+    async def start_tls(self, step: StartTls) -> bytes | None:
         return await self.tls
 
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import CancelTarget, Conversation, Guest, Reception, Refused, SessionCodec, Work
+from proxy.codec import SessionCodec
 from proxy.errors import BackendError, PoolError, RemoteProtocolError
 from proxy.pool.limits import NOWAIT, WAIT
 from proxy.reasons import CloseReason, RefusalReason
+from proxy.reception import CancelTarget, Guest, Reception, Refused
 from proxy.relay.entrance import Entrance
 from proxy.relay.house import Commons, House
 from proxy.relay.sockets import KeepAlive
+from proxy.steps import Conversation, Work
 from relay.stage import LineClient, Scene, Transport, turns
 
 Make = Callable[..., Scene]
@@ -44,7 +46,9 @@ class Desk(Reception):
         self.scene = scene
         self.known = {""}
 
-    def log_in(self, local: bool, refusal: Callable[[], Any]) -> Conversation[Guest | CancelTarget]:
+    def log_in(
+        self, local: bool, refusal: Callable[[], Any], caller: Any = None
+    ) -> Conversation[Guest | CancelTarget]:
         line: bytes = yield b"who?\n"
         while not line.endswith(b"\n"):
             line += yield b""

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.codec import Conversation
 from proxy.errors import BackendError
 from proxy.pool.endpoints import Endpoint as Place
 from proxy.pool.limits import Limits
@@ -21,6 +20,7 @@ from proxy.relay.endpoint import Endpoint
 from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
 from proxy.relay.tls import for_server
+from proxy.steps import Conversation
 from relay.stage import LineSession, NoEndpoint, Scene, Transport, turns
 from servers import Certificates
 

@@ -81,7 +81,7 @@ def test_settings_of_the_server_go_into_the_startup_message() -> None:
         ("postgresql://app@db/app?sslmode=on", "sslmode is one of"),
         ("postgresql://app@db/app?sslmod=require", "did you mean sslmode"),
         ("postgresql://app@db/app?sslcert=/x", "sslkey go together"),
-        ("postgresql://app@db/app?channel_binding=require", "channel_binding is not supported yet"),
+        ("postgresql://app@db/app?require_auth=none", "require_auth is not supported yet"),
         ("postgresql://app@db/app?passfile=/x", "password_file"),
         ("postgresql://app@db/app?a=1&a=2", "given twice"),
         ("postgresql://app@db/app?penstock.getmode=wait", "keys of its table"),
@@ -173,3 +173,30 @@ def test_any_text_is_a_url_or_a_sentence(text: str) -> None:
 def test_a_password_is_in_no_repr() -> None:
     dsn = parse_dsn(f"postgresql://app:{CANARY}@db/app")
     assert CANARY not in f"{dsn!r} {dsn} {dsn.masked()} {dsn.place}"
+
+
+# --- versions of the protocol ---
+
+
+def test_the_versions_are_libpq_s_and_shown_where_they_are_not_the_default() -> None:
+    plain = parse_dsn("postgresql://app@db/app")
+    assert (plain.max_protocol_version, plain.min_protocol_version) == ("3.0", "3.0")
+    url = "postgresql://app@db/app?max_protocol_version=latest&min_protocol_version=3.2"
+    found = parse_dsn(url)
+    assert (found.max_protocol_version, found.min_protocol_version) == ("latest", "3.2")
+    assert found.parameters == {}
+    assert parse_dsn(found.masked()) == found
+    assert "protocol_version" not in plain.masked()
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("max_protocol_version=3.1", "max_protocol_version is one of 3.0, 3.2, latest"),
+        ("min_protocol_version=4", "min_protocol_version is one of"),
+        ("min_protocol_version=3.2", "newer than max_protocol_version"),
+    ],
+)
+def test_versions_that_do_not_exist_or_contradict_each_other(query: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse_dsn(f"postgresql://app@db/app?{query}")

@@ -11,6 +11,7 @@ from proxy.pool.limits import (
     CREATE,
     EAGER,
     FORCEGET,
+    LOG_RAW,
     OFF,
     PING_BOTH,
     REAP_AT_RELEASE,
@@ -68,6 +69,16 @@ begin = "deferred"
 begin_max_age = "11s"
 idle_transaction_timeout = "12s"
 hold_warning = "13s"
+failover_wait = "3s"
+role_check_interval = "4s"
+query_timeout = "14s"
+transaction_timeout = "15s"
+client_idle_timeout = "16s"
+query_wait_notify = "off"
+log_min_duration = "0s"
+log_statements = "raw"
+log_statement_bytes = 1000
+query_stats = true
 client_may_set = ["cclass", "purity"]
 """
 
@@ -119,6 +130,16 @@ def test_every_policy_reaches_the_ledger(configuration) -> None:
         begin_max_age=11.0,
         idle_transaction_timeout=12.0,
         hold_warning=13.0,
+        failover_wait=3.0,
+        role_check_interval=4.0,
+        query_timeout=14.0,
+        transaction_timeout=15.0,
+        client_idle_timeout=16.0,
+        query_wait_notify=OFF,
+        log_min_duration=0.0,
+        log_statements=LOG_RAW,
+        log_statement_bytes=1000,
+        query_stats=True,
         client_may_set=frozenset({"cclass", "purity"}),
     )
     plain = Limits()

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import FORWARD, Guest, Refused, StartTls, Work
+from proxy.codec import FORWARD
 from proxy.errors import LocalProtocolError, PoolBusy, PoolError
 from proxy.reasons import CloseReason, RefusalReason
+from proxy.reception import Guest, Refused
+from proxy.steps import StartTls, Work
 from proxy.tcp.client import TcpClient
 from proxy.tcp.front import TcpFront
 from proxy.tcp.script import Script
