@@ -41,7 +41,7 @@ class Fanout(HubCodec):
         self.is_first = False  # the session that comes listens to everything already
         self.hub: Hub | None = None  # set right after the making
         # Notified by those who come: what they hear elsewhere before that they do not hear here, and reverse.
-        self.mark = b"penstock_" + secrets.token_hex(16).encode("ascii")
+        self.mark = fanouts.marks + secrets.token_hex(8).encode("ascii")
         self.marked = False  # we listen to that
         self.broken = 0  # requests that the server has refused
         self._fanouts = fanouts
@@ -268,6 +268,8 @@ class Fanouts:
         self.backlog = backlog
         self.keeps = keeps
         self.tally = Tally()
+        # How every hub's mark begins: no client is ever told of one, its own or another's.
+        self.marks = b"penstock_" + secrets.token_hex(8).encode("ascii")
         self.make: Callable[[HubCodec], Hub] | None = None
         self._by_place: dict[tuple[str, str, int, str], Fanout] = {}
 

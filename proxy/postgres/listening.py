@@ -110,7 +110,8 @@ class Listening(Sharing):
         ``heard`` gathers what the session says. Raises _NoHub where none can be had, BackendError when the
         session does not answer.
         """
-        fresh = [name for name in names if name not in self._at]
+        marks = self._fanouts.marks
+        fresh = [name for name in names if name not in self._at and not name.startswith(marks)]
         if not fresh:
             return False
         fanout = self._fanouts.of(self._database, self._user, session)
@@ -184,6 +185,8 @@ class Listening(Sharing):
             fanout = self._tokens.get(payload)
             if fanout is not None and name == fanout.mark:
                 break
+            if name.startswith(self._fanouts.marks):
+                continue  # that of another client, who does the same on another session
             if name not in self._at or name in self._adopting or self._giving is not None:
                 self._keep(whole)
         if heard is not None:
@@ -339,7 +342,8 @@ class Listening(Sharing):
 
     def may_hear(self, whole: bytes) -> bool:
         """The held session notifies the client of this: False where a hub tells it, too."""
-        return named(whole)[0] not in self._at
+        name = named(whole)[0]
+        return name not in self._at and not name.startswith(self._fanouts.marks)
 
     def _session(self) -> PgSessionCodec | None:
         return None if self._codec is None else self._codec.session

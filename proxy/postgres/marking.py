@@ -50,10 +50,25 @@ def described(state: ClientState, told: bytes) -> bool:
     if mark.kind == DESCRIBE:
         statement.description = statement.description or told
         return False
-    if told != statement.description:
+    if told != statement.description and _shape(told) != _shape(statement.description):
         state.misfit = statement
         state.statements.renew()
     return True
+
+
+def _shape(told: bytes) -> list[bytes]:
+    """What a driver decodes by: the parameters, and of each column its name and types.
+
+    Which table it comes from differs between servers that are otherwise alike.
+    """
+    end = 1 + int.from_bytes(told[1:5], "big")
+    parts, columns = [told[:end]], told[end:]
+    at = 7
+    while columns[:1] == b"T" and at < len(columns):
+        name = columns.index(b"\0", at) + 1
+        parts += [columns[at:name], columns[name + 6 : name + 18]]
+        at = name + 18
+    return [*parts, columns[:7]]
 
 
 def skipped(state: ClientState) -> None:

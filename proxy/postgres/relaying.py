@@ -110,7 +110,7 @@ class PgClientCodec(Responses):
         self.intruded = self.doubt = self.violated = self.saw_fatal = self.saw_reset = False
         self.late = self.unread = False
         self.sent = self.steps = self.seen = self.steps_seen = self.clearing = 0
-        self.failed_at = -1
+        self.failed_at = self.begun_at = -1
         self.losing = b""
         self.misfit = None
         self.altered = False

@@ -84,7 +84,7 @@ class Requests(Pieces):
                 self.pending = False
                 self.holds = OURS
                 if self.segment:
-                    self.intrude(self.sent - 1)
+                    self.intrude(1)
             elif kind == 69:  # E
                 self.queries += 1
                 self.segment = True
@@ -214,7 +214,7 @@ class Requests(Pieces):
         if kind == 70:  # F
             self.queries += 1
             if self.segment:
-                self.intrude(self.sent)
+                self.intrude(0)
             self.earns(CALL)
             return PASS
         return self._look_further(kind, data, pos, stop)

@@ -104,7 +104,7 @@ class Responses(Requests):
             kind == 90 or kind == 67 or kind == 69 or kind == 83 or kind == 65 or kind == 116
         )
 
-    def _special(self, kind: int, data: bytes, pos: int, stop: int) -> bytes | None:  # noqa: C901  (one case each)
+    def _special(self, kind: int, data: bytes, pos: int, stop: int) -> bytes | None:  # noqa: C901, PLR0915  (cases)
         """A whole message that means something to us; returns what replaces it, None to let it pass."""
         if kind == 90:  # Z
             if stop - pos != 6:
@@ -122,6 +122,8 @@ class Responses(Requests):
                 completing.tagged(self, data[pos + 5 : stop - 1])
             elif first == 85 and data[pos + 6] == 78:  # UNLISTEN
                 overheard.tagged(self, b"UNLISTEN")
+            elif first == 66 and self.intruded:  # BEGIN
+                self.begun_at = self.seen
         elif kind == 49 or kind == 51:  # 1 3
             if self.opening:
                 return _OPENING
@@ -157,14 +159,8 @@ class Responses(Requests):
                 owed.pop(0)
         elif not self.doubt:
             raise RemoteProtocolError("the server is ready for a query though none was outstanding")
-        if self.intruded and self.intruder <= self.seen:
-            self.intruded = False
-            if owed and (self.intruder < 0 or self.failed_at == self.seen):
-                self.doubt = True
-            elif self.status == IDLE and status == IN_TRANSACTION:
-                # The server took the segment for a transaction. A Sync will end that for show only: it says
-                # that it is idle, and its next statement fails (XX000, PostgreSQL 18).
-                self.doubt = True
+        if self.intruded:
+            self._intruder_answered(status)
         self.status = status
         self.copy_in = self.copy_synced = False
         self.seen += 1
@@ -179,6 +175,19 @@ class Responses(Requests):
             self._ended()
             return True
         return self.pool_mode != STATEMENT_MODE or bool(owed) or self.segment
+
+    def _intruder_answered(self, status: int) -> None:
+        """ReadyForQuery, of the Query that was sent where a Sync was due or of what is behind it."""
+        if self.intruder > 0:
+            self.intruder -= 1
+            return
+        self.intruded = False
+        if self.owed and (self.intruder < 0 or self.failed_at == self.seen):
+            self.doubt = True
+        elif self.status == IDLE and status == IN_TRANSACTION and self.begun_at != self.seen:
+            # The server took the segment for a transaction. A Sync will end that for show only: it says
+            # that it is idle, and its next statement fails (XX000, PostgreSQL 18).
+            self.doubt = True
 
     def _ended(self) -> None:
         self.transactions += 1

@@ -103,7 +103,8 @@ class ClientState(ClientCodec):
         self.copy_extended = False  # ... for an Execute, so that a Sync must follow the end
         self.copy_synced = False  # a Sync was taken for one that is read inside the copy, and not answered
         self.intruded = False  # whether a Query that was sent where a Sync was due is answered is not certain
-        self.intruder = 0  # ... and this is its place: ReadyForQuery count; -1: there are several
+        self.intruder = 0  # ... and so many ReadyForQuery come before its own; -1: there are several
+        self.begun_at = -1  # ReadyForQuery count when a BEGIN of its segment had succeeded
         self.failed_at = -1  # ReadyForQuery count when the server's latest error came
         self.doubt = False  # we can no longer tell exactly what is owed: the session must not be reused
         self.violated = False  # statement mode: the client opened a transaction
@@ -234,17 +235,17 @@ class ClientState(ClientCodec):
         self.pending = False
         self.holds = OURS
         if self.segment:
-            self.intrude(self.sent)
+            self.intrude(0)
         self.earns(QUERY)
 
-    def intrude(self, place: int) -> None:
-        """A Query or FunctionCall is sent where a Sync is due, ``place`` of its kind after the join.
+    def intrude(self, itself: int) -> None:
+        """A Query or FunctionCall is sent where a Sync is due; ``itself``: 1 if it is in ``owed`` already.
 
         After an error in the segment the server skips it, so whether it is answered is not certain until
         its ReadyForQuery has come without an error before it, or one while nothing else is owed one.
         (asyncpg's COPY sends such a Query, and so does pgjdbc's autosave, behind its BEGIN.)
         """
-        self.intruder = -1 if self.intruded else place
+        self.intruder = -1 if self.intruded else len([kind for kind in self.owed if kind < ENDED]) - itself
         self.intruded = True
         self.segment = False
         self.holds = UNCLEAR

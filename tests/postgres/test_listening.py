@@ -210,7 +210,8 @@ def test_what_the_session_heard_before_its_mark_comes_first_and_nothing_comes_tw
     token = sent.decode().split("'")[1]
     mark = scene.fanout.mark.decode()
     scene.hears("a 3", f"{mark} {token}", "a 4")  # the hub is faster than the session
-    answer = note("a", "3") + note(mark, token) + note("a", "4") + IDLE
+    others = note(mark, "4711")  # of a client that does the same, on another session
+    answer = note("a", "3") + others + note(mark, token) + note("a", "4") + IDLE
     sent = settling.send(done("LISTEN") + answer)
     assert b"UNLISTEN" in sent
     with pytest.raises(StopIteration) as end:

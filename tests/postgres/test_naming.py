@@ -201,6 +201,19 @@ def test_what_was_described_and_is_the_same_goes_on() -> None:
     ]
 
 
+def test_the_same_columns_of_another_table_are_the_same() -> None:
+    scene = Scene().client(parse("SELECT 1", "a"), describe("a"), sync())
+    scene.server(PARSED, NO_PARAMETERS, columns(), IDLE)
+    scene.session = new_session(scene.profiles)
+    scene.client_got()
+    scene.server_got()
+    scene.client(bind("a"), execute(), sync())
+    moved = message(b"T", b"\0\x01x\0" + b"\0\0\0\x07\0\x01" + b"\0" * 12)
+    scene.server(PARSED, NO_PARAMETERS, moved)
+    scene.server(BOUND, done("SELECT 0"), IDLE)
+    assert scene.client_told() == ["2", "C SELECT 0", "Z I"]
+
+
 def test_an_error_instead_of_the_description_lets_the_client_go_on() -> None:
     scene = Scene().client(parse("SELECT 1", "a"), describe("a"), sync())
     scene.server(PARSED, NO_PARAMETERS, columns(), IDLE)
