@@ -161,6 +161,8 @@ class Penstock:
         self.server = server
         self.port = free_port()
         self.http_port = free_port()
+        while self.http_port == self.port:
+            self.http_port = free_port()
         self.socket_dir = folder
         self.config = folder / "penstock.toml"
         self.checked = True  # False: the test itself judges exit code and log

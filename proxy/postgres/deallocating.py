@@ -19,6 +19,7 @@ _DEALLOCATE: Final = re.compile(
 # What a DEALLOCATE of the client removes instead of the shared one.
 _GONE: Final = b"penstock_gone"
 _DEALLOCATE_GONE: Final = b"DEALLOCATE " + _GONE
+_CLOSE_GONE: Final = message(b"C", b"S" + _GONE + b"\0")
 _PARSE_GONE: Final = message(b"P", _GONE + b"\0" + b"\0\0\0")
 
 
@@ -53,11 +54,11 @@ def query(state: ClientState, text: bytes) -> int:
         return AWAIT
     if state.doubt or state.intruded or state.segment:
         return PASS
-    naming.mark(state, EVICT, None, b"")
     state.losing = name
     state.blocked = state.holds_names = True
     state.set_aside()
-    state.piece = _PARSE_GONE + message(b"Q", _DEALLOCATE_GONE + b"\0")
+    # The tag of the first statement is swallowed.
+    state.piece = message(b"Q", b"PREPARE " + _GONE + b" AS SELECT;" + _DEALLOCATE_GONE + b"\0")
     return REPLACE
 
 
@@ -90,11 +91,12 @@ def parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
         state.clearing += 1
         return PASS
     naming.mark(state, EVICT, None, b"")
+    naming.mark(state, EVICT, None, b"")
     statement = state.named.pop(name)
     state.named_size -= statement.size
     state.marks.append(Mark(state.sent, state.steps, CLOSE, statement, name))
     tail = data[data.find(b"\0", pos + 6, stop) : stop]
-    state.piece = _PARSE_GONE + message(b"P", b"\0" + _DEALLOCATE_GONE + tail)
+    state.piece = _CLOSE_GONE + _PARSE_GONE + message(b"P", b"\0" + _DEALLOCATE_GONE + tail)
     return REPLACE
 
 

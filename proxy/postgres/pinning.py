@@ -58,7 +58,7 @@ def met(state: ClientState, data: bytes, start: int, stop: int, simple: bool) ->
     """A text is about to be sent, as a Query (``simple``) or the unnamed Parse: the verdict."""
     found = effects(data, start, stop)
     if not simple:
-        state.parse_effects = 0
+        state.parse_effects, state.parse_is_plain = 0, found == 0
     rules = state.terms.rules
     if not found or rules is None:
         return PASS

@@ -272,6 +272,10 @@ class Requests(Pieces):
         if named:
             self.step()
             return PASS
+        text = data[pos:stop]
+        if text in self.statements.plain:
+            unnamed.parsed(self, text)
+            return PASS
         verdict = PASS
         if self.renames and deallocating.may_concern(data, pos + 6, stop):
             verdict = deallocating.parse(self, data, pos, stop)

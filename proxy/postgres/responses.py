@@ -112,6 +112,8 @@ class Responses(Requests):
             return None if self._ready(data[pos + 5]) else asides.transaction_refused(self)
         if kind == 67 and stop - pos > 8:  # C
             first = data[pos + 5]
+            if first == 80 and self.losing:  # PREPARE, of what is deallocated next: see deallocating.py
+                return b""
             if self.asked is not None:
                 noting.completed(self, data[pos + 5 : stop - 1])
             # SET (not SELECT), RESET, DISCARD, DEALLOCATE, DROP, LISTEN, PREPARE, ALTER.

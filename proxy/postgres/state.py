@@ -149,6 +149,7 @@ class ClientState(ClientCodec):
         # State that the session would carry on to other clients: see pinning.py. All bits of effects.py.
         self.watches = pool_mode != SESSION_MODE and terms.rules is not None
         self.suspects = 0  # what has been sent may leave this; PINNED while `pins` is set
+        self.parse_is_plain = False  # the text of the latest Parse of that says nothing of it
         self.parse_effects = 0  # ... by whoever binds the unnamed statement
         self.asks = 0  # what the server is asked about next
         self.pins = 0  # what is there: the client keeps its session

@@ -35,6 +35,9 @@ CLOSE_TRIED: Final = message(b"C", b"S" + TRIED + b"\0")
 
 # Every text has a name of its own, across all pools and reloads: a session never mistakes one for another.
 _numbers = itertools.count(1)
+# Of plain Parses so many are remembered, of so many bytes.
+_MOST_PLAIN: Final = 1024
+_LONG: Final = 4096
 # What a statement costs besides its text: bytes, roughly.
 _OVERHEAD: Final = 500
 
@@ -122,6 +125,8 @@ class Statements:
         self.memory = memory
         self.client_memory = client_memory
         self.size = 0
+        # Parses of the unnamed statement that are nothing special: they need no second look.
+        self.plain: set[bytes] = set()
         self._known: dict[bytes, Statement] = {}
         self._unused: dict[Statement, None] = {}  # nobody has a name for it; the longest unused first
 
@@ -131,6 +136,14 @@ class Statements:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def note_plain(self, text: bytes) -> None:
+        """This Parse was looked at, and is nothing special."""
+        if len(text) > _LONG:
+            return
+        if len(self.plain) >= _MOST_PLAIN:
+            self.plain.clear()
+        self.plain.add(text)
 
     def find_proven(self, body: bytes, path: str) -> Statement | None:
         """The statement for this text, where a server has taken it lately."""

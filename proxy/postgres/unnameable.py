@@ -7,7 +7,12 @@ from proxy.postgres.state import ClientState
 
 def misfit(state: ClientState) -> int:
     """It is not what clients were told: say so as the server does to who has prepared it on a session."""
-    state.misfit = None
+    statement, state.misfit = state.misfit, None
+    session = state.session
+    if session is not None and statement is not None and session.prepared.pop(statement, statement) is None:
+        # Whoever was told the same about it is to be told this, too.
+        session.stale.append(statement)
+        session.latest = None
     fields = {"R": "RevalidateCachedQuery"}
     text = "cached plan must not change result type"
     return asides.refuse_here(state, error("ERROR", "0A000", text, fields=fields), False)

@@ -216,7 +216,13 @@ def test_it_starts_while_one_server_is_down(make_proxy: Make, mortal: Servers) -
 def test_when_all_are_down_the_error_is_the_server_s_and_not_a_full_pool(
     make_proxy: Make, mortal: Servers
 ) -> None:
-    penstock = make_proxy(mortal.text("east", "west"), server=mortal.all[0], max=4, breaker_timeout="500ms")
+    penstock = make_proxy(
+        mortal.text("east", "west"),
+        server=mortal.all[0],
+        max=4,
+        breaker_timeout="500ms",
+        failover_wait="0s",
+    )
     until(lambda: penstock.http("/readyz").status == 200)
     with Raw.logged_in(penstock.port) as client:
         assert client.value("SELECT 1") == "1"

@@ -604,7 +604,7 @@ class ModelServer:
         return done("LISTEN")
 
     def _do_prepare(self, rest: str) -> bytes:
-        self.statements[rest] = "SELECT prepared"
+        self.statements[rest.split(" ")[0]] = "SELECT prepared"
         return done("PREPARE")
 
     def _do_begin(self, rest: str, tag: str = "BEGIN") -> bytes:
