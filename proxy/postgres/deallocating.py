@@ -43,6 +43,8 @@ def query(state: ClientState, text: bytes) -> int:
         return naming.hold(state)
     name = _named_in(found)
     if name is None:
+        if state.segment:
+            return PASS  # behind an error it is skipped, and nobody would ever say that it is done
         # The server will say that they are gone: see responses.py.
         state.blocked = state.holds_names = True
         state.set_aside()

@@ -176,7 +176,8 @@ def use(  # noqa: C901  (the warm path: calls cost)
         if state.doubt or state.intruded:
             return unnameable.uncountable(state)
         ahead = _bring(state, session, statement)
-        if ahead and statement.description:
+        if ahead and statement.description and not (state.segment and state.failed_at == state.sent):
+            # (Where the segment has failed already the server would not answer.)
             return _check(state, ahead, statement)
     if state.misfit is not None:
         return unnameable.misfit(state)

@@ -51,7 +51,8 @@ def tagged(state: ClientState, tag: bytes) -> None:
     if tag == b"UNLISTEN":
         listening.unlistened()
     elif tag == b"ROLLBACK":
-        listening.failed()
+        if state.unlistens:
+            listening.failed()
     elif tag == b"DISCARD ALL":
         listening.forget(None)
 

@@ -10,7 +10,7 @@ from librt.strings import read_i32_be
 
 from proxy.codec import CLOSE, FORWARD, RELEASE, REPLY, TERMS
 from proxy.postgres import asides, deallocating, deferring, naming, noting, overheard, pinning, unnamed
-from proxy.postgres.effects import effects
+from proxy.postgres.effects import effects, is_plain
 from proxy.postgres.own import concerns
 from proxy.postgres.pieces import HELD, PILED, Pieces
 from proxy.postgres.state import (
@@ -73,8 +73,10 @@ class Requests(Pieces):
                 continue
             if (
                 kind == 81  # Q
-                and not concerns(data, pos + 5, stop)
-                and not (self.watches and effects(data, pos + 5, stop))
+                and (
+                    is_plain(data, pos + 5, stop)
+                    or not (concerns(data, pos + 5, stop) or (self.watches and effects(data, pos + 5, stop)))
+                )
             ):
                 self.owed.append(QUERY)
                 self.sent += 1

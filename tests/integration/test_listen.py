@@ -145,6 +145,8 @@ def test_listen_and_unlisten_follow_their_transaction(make_proxy: Make, server: 
         client.execute('LISTEN "Quoted ""Name"""')
         client.execute("SELECT pg_notify('Quoted \"Name\"', 'me')")
         assert heard(client, 1) == [('Quoted "Name"', "me")]
+        with client.transaction(force_rollback=True):
+            client.execute("SELECT 1")  # which has nothing to do with the next UNLISTEN
         client.execute("UNLISTEN KEPT", prepare=True)
         server.execute("NOTIFY kept, '3'")
         nothing_more(client)

@@ -1,9 +1,12 @@
 """What a text may leave on a session: every spelling is seen, and what everybody sends is passed by."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.postgres import effects as bits
-from proxy.postgres.effects import effects
+from proxy.postgres.effects import effects, is_plain
+from proxy.postgres.own import concerns
 from proxy.postgres.setting_names import names_in
 
 CASES: list[tuple[str, int]] = [
@@ -134,3 +137,23 @@ def test_only_the_beginning_of_a_long_text_is_looked_at() -> None:
 def test_which_settings_a_statement_names(text: str, expected: list[str] | None) -> None:
     assert names_in([text.encode()]) == expected
     assert names_in([b"select 1", text.encode()]) == expected
+
+
+WORDS = """select |SELECT |insert into |update t set a = 1|delete from t|with x as |1|a_b|(|)|;| ; | temp | TEMP|
+ Temporary t|into|employees|set_config('a', 'b', false)|--\n|/* */|pg_advisory_lock|penstock.getmode| set |
+show |deallocate all|\n|'x'"""
+PIECES = st.sampled_from(WORDS.split("|"))
+
+
+@given(st.lists(PIECES, max_size=7).map("".join))
+@settings(max_examples=400)
+def test_what_is_plain_needs_no_other_look(text: str) -> None:
+    data = text.encode() + b"\0"
+    if is_plain(data, 0, len(data)):
+        assert effects(data, 0, len(data)) == 0
+        assert not concerns(data, 0, len(data))
+
+
+@pytest.mark.parametrize("text", [text for text, expected in CASES if expected])
+def test_what_has_effects_is_never_plain(text: str) -> None:
+    assert not is_plain(text.encode() + b"\0", 0, len(text.encode()) + 1)
