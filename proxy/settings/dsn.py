@@ -25,7 +25,8 @@ class BackendAddress:
     disable, prefer, require, verify-ca, verify-full; without ``sslrootcert`` the verify modes use the
     system's certificates. ``parameters`` go into the startup message. ``database`` is "" where the URL
     names none. ``max_protocol_version`` and ``min_protocol_version`` are 3.0, 3.2 or latest. ``protocol`` is
-    "postgres", or "tcp" where nobody logs in: then ``user`` and ``database`` are "", and ``sslmode`` is "disable" unless the URL begins with ``tls://``.
+    "postgres", or "tcp" where nobody logs in: then ``user`` and ``database`` are "", and ``sslmode`` is
+    "disable" unless the URL begins with ``tls://``.
     """
 
     host: str | None

@@ -102,7 +102,6 @@ class Weather:
             if session.state == BUSY:
                 self.pool.release(session)
 
-
     async def settle(self) -> None:
         """Whoever asks for the primary now gets it, soon."""
         for _ in range(10):

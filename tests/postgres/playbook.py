@@ -8,7 +8,8 @@ tests.
 The model's statements: SELECT word, BEGIN, START TRANSACTION, COMMIT, END, ROLLBACK, ABORT (the last four
 with AND CHAIN), SAVEPOINT name, ROLLBACK TO name, VACUUM, FAIL, WRITE word, SET name = value,
 SHOW name, RESET name|ALL, DISCARD ALL, DEALLOCATE name|ALL, LISTEN, PREPARE, EXECUTE, COPY IN [n] (which
-fails at the n-th row), COPY IN EARLY (which fails before it reads), COPY OUT, NOTICE; "" is the empty statement.
+fails at the n-th row), COPY IN EARLY (which fails before it reads), COPY OUT, NOTICE; "" is the empty
+statement.
 """
 
 import struct

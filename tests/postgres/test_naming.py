@@ -187,7 +187,7 @@ def test_what_was_described_and_is_different_now_is_an_error_as_on_a_session_tha
     got = scene.client_got()
     assert told(got) == ["E 0A000", "Z I"]
     assert b"RRevalidateCachedQuery\0" in got
-    # Who prepares the same text again has another statement; the old one goes, for all who were told the same.
+    # Who prepares the same text again has another statement; the old one goes, for others were told the same.
     scene.client(parse("SELECT 1", "b"), sync())
     assert [kind for kind, _ in cut(scene.server_got())] == ["C", "P", "S"]
 
