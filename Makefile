@@ -32,7 +32,7 @@ help:
 	@echo 'make compile        build the wheel with compiled hot rooms (needs gcc and python3-dev)'
 	@echo 'make test-compiled  all tests, on the compiled wheel'
 	@echo 'make bench          side by side with PgBouncer (needs pgbouncer)'
-	@echo 'make instructions   what a warm acquire and release cost, counted (needs valgrind)'
+	@echo 'make instructions   what an acquire and a query cost of ours, counted (needs valgrind)'
 	@echo 'make mutate         break the pool in known ways and see that the tests notice'
 	@echo 'make soak, fuzz     the tests that run for long'
 	@echo 'make clean          remove everything that was made here'

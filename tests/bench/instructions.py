@@ -1,9 +1,9 @@
-"""How many instructions one warm acquire and release cost, counted by callgrind: the same on every run.
+"""How many instructions of ours one unit of work costs, counted by callgrind: the same on every run.
 
-``make instructions`` runs it on the compiled wheel. A process that does N of them is counted for two N,
-and the difference divided: what starts and ends the interpreter falls out. The loop around the two calls
-and the clock are interpreted, and counted with them. It fails when the count has grown by more than a
-tenth over what is written down here.
+``make instructions`` runs it on the compiled wheel: a warm acquire and release, and a query through the codec
+by each protocol. A process that does N of them is counted for two N, and the difference divided: what
+starts and ends the interpreter falls out. The loop around them is interpreted, and counted with them. It
+fails when a count has grown by more than a tenth over what is written down here.
 """
 
 import argparse
@@ -14,15 +14,18 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
+from units import EXTENDED, PREPARED, SIMPLE, repeat
+
+from proxy.build import compiled
 from proxy.errors import ProxyError
 from proxy.pool.limits import Limits
 from proxy.pool.pool import Pool
 from proxy.pool.session import Backend, Opener, Session, Waiter
 
-# By Python: instructions when the pool had one server and no policies but the first dozen. Later figures
-# belong beside these, not in their place, unless something was made faster.
-WRITTEN_DOWN = {"3.11": 5118}
+# By work and Python. A figure is replaced when something was made faster, or when what it does is worth it.
+WRITTEN_DOWN: dict[tuple[str, str], int] = {}
 FEW, MANY = 1_000, 11_000
 
 
@@ -53,15 +56,22 @@ def acquire_and_release(count: int) -> None:
         ledger.rest(session, 1000.0)
     asker = Asker(key)
     acquire, release = pool.try_acquire, pool.release
-    gc.disable()
     for _ in range(count):
         release(acquire(asker))
 
 
-def counted(count: int) -> int:
+WORKS: dict[str, Callable[[int], None]] = {
+    "acquire": acquire_and_release,
+    "simple": lambda count: repeat(SIMPLE)(count),
+    "extended": lambda count: repeat(EXTENDED)(count),
+    "prepared": lambda count: repeat(PREPARED)(count),
+}
+
+
+def counted(work: str, count: int) -> int:
     """The instructions of a process that does it ``count`` times."""
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    command += [sys.executable, "-B", __file__, "--do", str(count)]
+    command += [sys.executable, "-B", __file__, "--work", work, "--do", str(count)]
     # A dict's order of buckets is part of the count.
     env = {**os.environ, "PYTHONHASHSEED": "0"}
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stderr
@@ -71,25 +81,36 @@ def counted(count: int) -> int:
     return int(found.group(1))
 
 
+def compared(work: str, version: str) -> bool:
+    """Count one work, and say what came of it; whether it is within its bound."""
+    each = (counted(work, MANY) - counted(work, FEW)) / (MANY - FEW)
+    before = WRITTEN_DOWN.get((work, version))
+    print(f"{work:10} {each:8.0f} instructions", end="")
+    if before is None:
+        print(f"; nothing is written down for Python {version}")
+        return True
+    print(f", {each / before:.2f} of the {before} written down")
+    return each <= before * 1.1
+
+
 def main() -> int:
     """Count, compare, say."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", choices=WORKS, help="this one alone")
     parser.add_argument("--do", type=int, help="do it so many times and say nothing")
-    wanted = parser.parse_args().do
-    if wanted is not None:
-        acquire_and_release(wanted)
+    wanted = parser.parse_args()
+    if wanted.do is not None:
+        gc.disable()
+        WORKS[wanted.work](wanted.do)
         return 0
     if shutil.which("valgrind") is None:
         raise SystemExit("there is no valgrind (apt-get install valgrind)")
-    each = (counted(MANY) - counted(FEW)) / (MANY - FEW)
     version = ".".join(platform.python_version_tuple()[:2])
-    before = WRITTEN_DOWN.get(version)
-    print(f"one acquire and release, Python {version}: {each:.0f} instructions", end="")
-    if before is None:
-        print(f"; nothing is written down for Python {version}")
-        return 0
-    print(f", {each / before:.2f} of the {before} written down")
-    return 0 if each <= before * 1.1 else 1
+    built = "compiled" if compiled() else "not compiled"
+    print(f"Python {version}, {built}")
+    works = [wanted.work] if wanted.work else list(WORKS)
+    kept = [compared(work, version) for work in works]  # all of them are told
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":
