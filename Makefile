@@ -67,8 +67,11 @@ instructions: $(COMPILED)/.has-compiled
 mutate: $(VENV)/.has-test
 	@$(VENV)/bin/python tests/mutations.py $(ARGS)
 
-soak fuzz: $(VENV)/.has-test
-	@$(VENV)/bin/python -m pytest -m $@ $(ARGS)
+soak: $(VENV)/.has-test
+	@$(VENV)/bin/python -m pytest -m soak $(ARGS)
+
+fuzz: $(VENV)/.has-test $(VENV)/.has-fuzz
+	@$(VENV)/bin/python -m pytest -m fuzz $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

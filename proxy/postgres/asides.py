@@ -115,7 +115,7 @@ def own_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
     if state.segment:
         return fault(state, trouble(out_of_place()), True)
     if state.owed or state.copy_in:
-        return hold(state)
+        return hold(state, True)
     wrong = check(state, statement)
     if wrong:
         return refuse_here(state, wrong, True)
@@ -164,11 +164,28 @@ def uses_unnamed(kind: int, data: bytes, pos: int, stop: int) -> bool:
     return not 0 <= portal_end < stop - 1 or data[portal_end + 1] == 0
 
 
-def hold(state: ClientState) -> int:
-    """The message and what follows wait until nothing is outstanding."""
+def hold(state: ClientState, simple: bool = False) -> int:
+    """The message and what follows wait until nothing is outstanding; ``simple``: it is a Query.
+
+    Where that may never be told, it is refused.
+    """
+    if state.doubt:
+        return fault(state, uncertain(), simple)
     state.blocked = True
     state.set_aside()
     return HOLD
+
+
+def uncertain() -> bytes:
+    """What is told where the answers cannot be counted any more."""
+    return error(
+        "ERROR",
+        "0A000",
+        "this statement cannot follow here",
+        detail="A Query or copy data was sent before the Sync that was due, so which answers are still to "
+        "come is not certain.",
+        hint="Send Sync first, and wait for its answer; or connect again.",
+    )
 
 
 def _answer(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:

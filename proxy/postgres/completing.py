@@ -4,7 +4,7 @@ Cold, beside the scan in responses.py.
 """
 
 from proxy.codec import PREPARE
-from proxy.postgres import naming, overheard, pinning
+from proxy.postgres import marking, naming, overheard, pinning
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.state import SESSION_MODE, ClientState
 
@@ -45,8 +45,7 @@ def _cleared(state: ClientState, session: PgSessionCodec) -> None:
         # It was seen when it was sent, and what came behind it is prepared already.
         state.clearing -= 1
     elif state.renames:
-        session.forget_prepared()
-        naming.lose_all(state)
+        marking.cleared(state, session)
 
 
 def settings_reset(state: ClientState) -> int:

@@ -40,7 +40,7 @@ def query(state: ClientState, text: bytes) -> int:
     if found is None:
         return PASS
     if naming.is_uncertain(state):
-        return naming.hold(state)
+        return naming.hold(state, True)
     name = _named_in(found)
     if name is None:
         if state.segment:

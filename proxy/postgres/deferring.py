@@ -57,7 +57,7 @@ def met(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
         state.set_aside()
         return CUT
     if state.deferred == SENT:
-        return asides.hold(state) if state.owed else -1
+        return asides.hold(state, kind == 81) if state.owed else -1
     if state.reads and state.session is not None:
         return reading.met(state, kind, data, pos, stop)
     if state.session is not None or state.outstanding() or kind in (72, 83, 99, 100, 102):  # H S c d f

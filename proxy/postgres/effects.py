@@ -62,17 +62,11 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:
     if stop - start < 12:
         return False
     first, third = data[start] | 32, data[start + 2] | 32
-    if first == 115 or first == 119:  # SELECT, WITH
-        if third != (108 if first == 115 else 116):
-            return False
-        # SELECT INTO TEMPORARY, in any usual case.
+    if ((first == 115 or first == 100) and third == 108) or (first == 119 and third == 116):
+        # SELECT INTO TEMPORARY, in any usual case; DELETE, WITH.
         if data.find(b"emp", start, stop) >= 0 or data.find(b"EMP", start, stop) >= 0:
             return False
-    elif not (
-        (first == 105 and third == 115)  # INSERT
-        or (first == 117 and third == 100)  # UPDATE
-        or (first == 100 and third == 108)  # DELETE
-    ):
+    elif not ((first == 105 and third == 115) or (first == 117 and third == 100)):  # INSERT, UPDATE
         return False
     if data.find(b"(", start, stop) >= 0 and data.find(b"_", start, stop) >= 0:
         return False

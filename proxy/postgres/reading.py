@@ -27,7 +27,7 @@ def met(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
     """The verdict on a message while such a transaction has a session; -1 hands it to the plain scan."""
     if state.read_end == TRANSACTION_ENDS:
         if state.outstanding():
-            return asides.hold(state)
+            return asides.hold(state, kind == 81)
         state.read_end = NOT_ENDED  # it was not the end after all
     if kind == 83:  # S
         if state.read_end == SEGMENT_ENDS:

@@ -201,7 +201,7 @@ class Responses(Requests):
         """What follows from the ReadyForQuery that was just forwarded."""
         self.unread = False
         if self.owed or self.segment:
-            if self.holds_names and not self.owed:
+            if (self.holds_names and not self.owed) or (self.blocked and self.doubt):
                 self.resume = RESUME
             return self._resumed() if self.resume else 0
         self.clearing = 0
@@ -280,6 +280,13 @@ class Responses(Requests):
         last = stop + 1 + read_i32_be(data, stop + 1) if end - stop >= 5 else end + 1
         if last > end:
             return -1
+        if (
+            data[stop] == 69
+        ):  # E: its parameters were told before the server saw that it does not fit any more
+            if marking.is_ours(self):
+                self.back_chunks.append(data[self.back_start : pos])
+                self.back_start = stop
+            return stop
         self.steps_seen += 1
         if marking.described(self, data[pos:last]):
             self.back_chunks.append(data[self.back_start : pos])

@@ -33,20 +33,9 @@ def unknown(state: ClientState, kind: int, name: bytes, data: bytes, pos: int, s
 
 def uncountable(state: ClientState) -> int:
     """Replies cannot be counted for now, so none can be swallowed."""
-    if not state.segment and not state.copy_in and state.owed:
+    if not state.doubt and not state.segment and not state.copy_in and state.owed:
         return asides.hold(state)
-    return asides.refuse_here(
-        state,
-        error(
-            "ERROR",
-            "0A000",
-            "a named prepared statement cannot follow here",
-            detail="A Query or copy data was sent before the Sync that was due, so which answers are still "
-            "to come is not certain.",
-            hint="Send Sync first, and wait for its answer.",
-        ),
-        False,
-    )
+    return asides.fault(state, asides.uncertain(), False)
 
 
 def switched_off(state: ClientState) -> bytes:

@@ -11,6 +11,7 @@ from postgres.playbook import (
     ModelServer,
     Scene,
     bind,
+    cut,
     done,
     execute,
     failed,
@@ -127,14 +128,17 @@ def test_to_be_watched_changes_nothing_of_what_passes(messages: list[bytes], cut
     assert _plain(found[0]) == _plain(found[1])
 
 
-def _plain(log: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    # Names of ours are numbered through, whoever asks.
+def _plain(log: list[tuple[bytes, bytes]]) -> list[tuple[list[tuple[str, bytes]], bytes]]:
+    # Names of ours are numbered through, whoever asks, and their lengths with them.
     names: dict[bytes, bytes] = {}
 
     def name(match: re.Match[bytes]) -> bytes:
         return names.setdefault(match[0], b"name %d" % len(names))
 
-    return [(re.sub(rb"penstock_\d+", name, sent), told) for sent, told in log]
+    return [
+        ([(kind, re.sub(rb"penstock_\d+", name, body)) for kind, body in cut(sent)], told)
+        for sent, told in log
+    ]
 
 
 def test_what_is_left_is_forgotten_when_the_session_goes() -> None:
