@@ -9,6 +9,7 @@ from proxy.postgres.messages import message
 from proxy.postgres.session import PgSessionCodec
 from proxy.postgres.state import UNCLEAR, ClientState
 from proxy.postgres.statements import (
+    CHECK,
     CLEAR,
     CLOSE,
     CREATE,
@@ -48,12 +49,46 @@ def described(state: ClientState, told: bytes) -> bool:
     if statement is None:
         return False
     if mark.kind == DESCRIBE:
-        statement.description = statement.description or told
+        if not statement.description:
+            _described_first(state, mark.name, statement, told)
         return False
     if told != statement.description and _shape(told) != _shape(statement.description):
         state.misfit = statement
         state.statements.renew()
     return True
+
+
+def cleared(state: ClientState, session: PgSessionCodec) -> None:
+    """The server has forgotten all named statements; what was sent behind that is still to come."""
+    session.forget_prepared()
+    coming: dict[bytes, Statement] = {}
+    for mark in state.marks:
+        statement = mark.statement
+        if statement is not None and mark.kind in (ENSURE, CREATE):
+            session.prepared[statement] = None
+        if statement is not None and mark.kind in (CREATE, SHARE, TRY):
+            coming[mark.name] = statement
+    for name in list(state.named):
+        if name not in coming:
+            naming.lose(state, name)
+    state.own_named.clear()
+
+
+def is_ours(state: ClientState) -> bool:
+    """Whether the client does not know of the first mark's Describe."""
+    return state.marks[0].kind == CHECK
+
+
+def _described_first(state: ClientState, name: bytes, statement: Statement, told: bytes) -> None:
+    if statement.parsed <= 1:
+        statement.description = told
+        return
+    # Other sessions were given it before, perhaps when its tables were other ones.
+    if state.named.get(name) is statement:
+        twin = state.statements.take_twin(statement, told)
+        if twin is not None:
+            state.named[name] = twin
+            state.statements.give(statement)
 
 
 def _shape(told: bytes) -> list[bytes]:
@@ -166,6 +201,9 @@ def _in_its_own_words(state: ClientState, text: bytes) -> bytes:
     for mark in state.marks:
         if mark.statement is not None and mark.name:
             names.setdefault(mark.name, mark.statement)
+        elif mark.names is not None:
+            # A DEALLOCATE ALL that the server has not read yet.
+            names = mark.names | names
         elif mark.name:
             body = body.replace(b'"' + TRIED + b'"', b'"' + mark.name + b'"')
     for name, statement in names.items():

@@ -131,10 +131,12 @@ def _prepare(state: ClientState, session: PgSessionCodec, name: bytes, body: byt
     state.named[name] = statement
     state.named_size += statement.size
     ahead = _current(state, session)
-    if statement not in session.prepared:
+    is_there = statement in session.prepared
+    if not is_there and not statement.description:
         ahead += _room(state, session)
-    elif state.owed or state.segment or state.status == FAILED:
-        # Whether the server would take it now is not certain, so it is asked.
+    elif not is_there or state.owed or state.segment or state.status == FAILED:
+        # Whether the server would take it now, and as it was described, is not certain: so it is asked, and
+        # the session given the statement only when it is used.
         mark(state, EVICT, None, b"")
         mark(state, TRY, statement, name)
         state.segment = True
@@ -290,10 +292,11 @@ def is_uncertain(state: ClientState) -> bool:
     return bool(marks) and marks[0].sync != state.sent
 
 
-def hold(state: ClientState) -> int:
-    """The message, and what follows, wait until it is."""
-    state.holds_names = True
-    return asides.hold(state)
+def hold(state: ClientState, simple: bool = False) -> int:
+    """The message, and what follows, wait until it is; ``simple``: it is a Query."""
+    verdict = asides.hold(state, simple)
+    state.holds_names = state.blocked
+    return verdict
 
 
 def lose(state: ClientState, name: bytes) -> None:

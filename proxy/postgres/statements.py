@@ -51,7 +51,9 @@ class Statement:
         self.key = key
         self.size = len(body) + _OVERHEAD
         self.is_proven = False  # a server has taken it
-        self.description = b""  # what clients were told of its parameters and columns
+        self.parsed = 0  # how often it was sent to a session
+        # What clients were told of its parameters and columns. Set where no other session holds it unchecked.
+        self.description = b""
         self.users = 0  # names of clients for it
         self.effects = effects(body, 0, len(body))  # what it may leave on a session
         self.close: bytes = message(b"C", b"S" + self.name + b"\0")
@@ -61,6 +63,7 @@ class Statement:
 
     def parse(self) -> bytes:
         """The Parse that prepares it under our name."""
+        self.parsed += 1
         return message(b"P", self.name + b"\0" + self.body)
 
     def attempt(self) -> bytes:
@@ -168,6 +171,18 @@ class Statements:
             del self._unused[found]
         found.users += 1
         return found
+
+    def take_twin(self, statement: Statement, description: bytes) -> Statement | None:
+        """Another one for the same text; who parses it next gets that, too. None: there is no room."""
+        twin = Statement(statement.body, statement.key)
+        self._make_room(twin.size)
+        if self.size + twin.size > self.memory:
+            return None
+        twin.is_proven, twin.description, twin.users = True, description, 1
+        if self._known.get(twin.key) is statement:
+            self._known[twin.key] = twin
+        self.size += twin.size
+        return twin
 
     def give(self, statement: Statement) -> None:
         """A client has lost its name for it."""
