@@ -227,7 +227,8 @@ def name_in(kind: int, data: bytes, pos: int, stop: int) -> bytes:
         begin = data.find(b"\0", begin, stop) + 1
     elif kind != 80:
         begin += 1
-    return data[begin : data.find(b"\0", begin, stop)]
+    end = data.find(b"\0", begin, stop)
+    return data[begin:end] if end >= 0 else b""
 
 
 def _spoken_of(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> OwnStatement | None:

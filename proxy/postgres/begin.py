@@ -128,6 +128,12 @@ def goes_to_savepoint(text: bytes) -> bool:
     return len(text) <= _LONGEST and _TO_SAVEPOINT.fullmatch(text) is not None
 
 
+def text_of(data: bytes, pos: int, stop: int) -> bytes:
+    """What a Query says; nothing where it has not even room for its end."""
+    # A slice that ends before it begins is no empty one to compiled code, but an error.
+    return data[pos + 5 : stop - 1] if stop - pos > 5 else b""
+
+
 def may_begin(data: bytes, at: int) -> bool:
     """A text that begins so may be BEGIN or START TRANSACTION: the cheap look."""
     first = data[at]

@@ -69,8 +69,9 @@ def parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
 
     The caller counts the step of the Parse itself.
     """
+    end = data.find(b"\0", pos + 6, stop)
     found = _DEALLOCATE.match(asides.parsed(data, pos, stop))
-    if found is None:
+    if found is None or end < 0:
         return PASS
     if naming.is_uncertain(state):
         return naming.hold(state)
@@ -97,8 +98,7 @@ def parse(state: ClientState, data: bytes, pos: int, stop: int) -> int:
     statement = state.named.pop(name)
     state.named_size -= statement.size
     state.marks.append(Mark(state.sent, state.steps, CLOSE, statement, name))
-    tail = data[data.find(b"\0", pos + 6, stop) : stop]
-    state.piece = _CLOSE_GONE + _PARSE_GONE + message(b"P", b"\0" + _DEALLOCATE_GONE + tail)
+    state.piece = _CLOSE_GONE + _PARSE_GONE + message(b"P", b"\0" + _DEALLOCATE_GONE + data[end:stop])
     return REPLACE
 
 

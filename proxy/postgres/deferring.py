@@ -25,6 +25,7 @@ from proxy.postgres.begin import (
     read_begin,
     read_end,
     read_failed_end,
+    text_of,
     whole_unit,
 )
 from proxy.postgres.messages import error, message, ready
@@ -99,7 +100,7 @@ def _outside(state: ClientState, kind: int, data: bytes, pos: int, stop: int) ->
 
 def _begun(kind: int, data: bytes, pos: int, stop: int) -> Begin | None:
     if kind == 81 and may_begin(data, pos + 5):  # Q
-        return read_begin(data[pos + 5 : stop - 1])
+        return read_begin(text_of(data, pos, stop))
     if kind == 80 and stop - pos >= 8 and data[pos + 5] == 0 and may_begin(data, pos + 6):  # P
         return read_begin(asides.parsed(data, pos, stop))
     return None
@@ -150,7 +151,7 @@ def _in_transaction(state: ClientState, kind: int, data: bytes, pos: int, stop: 
             verdict = asides.own_query(state, data, pos, stop)
             if verdict != PASS:
                 return verdict
-        end = read_end(data[pos + 5 : stop - 1]) if may_end(data, pos + 5) else None
+        end = read_end(text_of(data, pos, stop)) if may_end(data, pos + 5) else None
         if end is not None and not end.chain:
             asides.end_unnamed(state)
             return _ended(state, end)
@@ -233,7 +234,7 @@ def _failed_query(state: ClientState, data: bytes, pos: int, stop: int) -> int:
         if verdict != PASS:
             return verdict
     asides.end_unnamed(state)
-    text = data[pos + 5 : stop - 1]
+    text = text_of(data, pos, stop)
     is_whole = pos + 1 + read_i32_be(data, pos + 1) == stop
     if is_whole and not text.strip(_BLANKS):
         state.queries += 1

@@ -6,7 +6,7 @@ the same segment, before a Sync, cannot wait: the server refuses it there if it 
 """
 
 from proxy.postgres import asides
-from proxy.postgres.begin import Begin, may_end, read_end
+from proxy.postgres.begin import Begin, may_end, read_end, text_of
 from proxy.postgres.state import NOT_ENDED, SEGMENT_ENDS, TRANSACTION_ENDS, ClientState
 
 
@@ -32,7 +32,7 @@ def met(state: ClientState, kind: int, data: bytes, pos: int, stop: int) -> int:
     if kind == 83:  # S
         if state.read_end == SEGMENT_ENDS:
             state.read_end = TRANSACTION_ENDS
-    elif kind == 81 and may_end(data, pos + 5) and _ends(data[pos + 5 : stop - 1]):  # Q
+    elif kind == 81 and may_end(data, pos + 5) and _ends(text_of(data, pos, stop)):  # Q
         state.read_end = TRANSACTION_ENDS
     elif kind == 80 and _ends_unnamed(data, pos, stop):
         state.read_end = SEGMENT_ENDS

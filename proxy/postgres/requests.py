@@ -10,6 +10,7 @@ from librt.strings import read_i32_be
 
 from proxy.codec import CLOSE, FORWARD, RELEASE, REPLY, TERMS
 from proxy.postgres import asides, deallocating, deferring, naming, noting, overheard, pinning, unnamed
+from proxy.postgres.begin import text_of
 from proxy.postgres.effects import effects, is_plain
 from proxy.postgres.own import concerns
 from proxy.postgres.pieces import HELD, PILED, Pieces
@@ -312,7 +313,7 @@ class Requests(Pieces):
             if verdict != PASS:
                 return verdict
         if self.renames and deallocating.may_concern(data, pos + 5, stop):
-            verdict = deallocating.query(self, data[pos + 5 : stop - 1])
+            verdict = deallocating.query(self, text_of(data, pos, stop))
             if verdict in (AWAIT, HOLD):
                 return verdict
         self.querying()

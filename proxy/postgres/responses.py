@@ -137,7 +137,7 @@ class Responses(Requests):
         elif kind == 69:  # E
             return self._failed(data[pos:stop])
         elif kind == 83:  # S
-            self._parameter(data[pos + 5 : stop - 1])
+            self._parameter(data[pos + 5 : stop])
         elif kind == 65:  # A
             return overheard.notified(self, data[pos:stop])
         elif kind == 71:  # G
@@ -318,7 +318,7 @@ class Responses(Requests):
                 self.back_start = end
                 return end
             if kind == 83:
-                self._parameter(data[at + 5 : stop - 1])
+                self._parameter(data[at + 5 : stop])
             if kind != 49 and kind != 50:
                 passing += data[at:stop]
             at = stop
@@ -339,7 +339,7 @@ class Responses(Requests):
             asides.copy_in_started(self)
 
     def _parameter(self, body: bytes) -> None:
-        name, _, value = body.decode("utf-8", "replace").partition("\0")
+        name, _, value = body.decode("utf-8", "replace").removesuffix("\0").partition("\0")
         session = self.session
         if session is None:
             return

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fakes import FakeBackend, FakeOpener
 from proxy.asked import Asked
 from proxy.pool.endpoints import Endpoint
 from proxy.pool.limits import LOG_RAW, OFF, Limits
@@ -32,7 +33,7 @@ class NotingClient(LineClient):
         return "f1", f"without {asked[:1]}", {"traceparent": comment} if comment else {}
 
 
-class _Backend:
+class _Backend(FakeBackend):
     codec = LineSession()
 
 
@@ -44,8 +45,8 @@ class Show:
         self.pool = pool
         self.codec = NotingClient()
         self.watch = Watch(7, pool, self.codec, lambda: self.now)
-        self.session = Session(3, pool.key("app", "app"), Endpoint("nowhere", 0), 0.0)
-        self.session.backend = _Backend()  # type: ignore[assignment]
+        self.session = Session(3, pool.key("app", "app"), Endpoint(0, "nowhere"), 0.0)
+        self.session.backend = _Backend(FakeOpener(), self.session)
         self.lines: list[Any] = []
         self.asked = 0
 
