@@ -15,7 +15,7 @@ from proxy.embedded import EmbeddedPostgres
 from servers import Penstock
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def upkeep(postgres: EmbeddedPostgres) -> Iterator[Straight]:
     """A connection that puts the tables back as they were."""
     with Straight.to(postgres.dsn()) as client:
@@ -24,7 +24,7 @@ def upkeep(postgres: EmbeddedPostgres) -> Iterator[Straight]:
         client.ask("DROP TABLE IF EXISTS kept, made")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def proxies(postgres: EmbeddedPostgres, upkeep: Straight) -> Iterator[dict[str, Penstock]]:
     """A Penstock by the pool_mode of its pool, which has two sessions."""
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ from proxy.embedded.binaries import find_programs
 from servers import Penstock, lacking
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_penstock(postgres: EmbeddedPostgres) -> Iterator[Penstock]:
     """Clients prove themselves by SCRAM. A busy machine may have them wait for long, but none forever."""
     with tempfile.TemporaryDirectory(prefix="penstock-test-", dir="/tmp") as name:
