@@ -248,5 +248,35 @@ class ClientCodec(ABC):
         """The last words to a client whose connection we close."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class UnsharedCodec(ClientCodec):
+    """A client with one session from its first moment to its last: it never waits, and they end together."""
+
+    def prepare(self) -> "Conversation[bytes]":
+        """Nothing has to be prepared."""
+        yield from ()
+        return b""
+
+    def recovery(self) -> "Conversation[None] | None":
+        """There is none: nobody else gets the session."""
+        return None
+
+    def refuse(self, error: PoolError) -> bytes:
+        """It never waits."""
+        return b""
+
+    def backend_refused(self, sqlstate: str, message: str, fields: dict[str, str]) -> bytes:
+        """It never waits."""
+        return b""
+
+    def canceled(self) -> bytes:
+        """It never waits."""
+        return b""
+
+    def session_lost(self) -> bytes | None:
+        """The client goes with its session."""
+        return None
+
+
 def nobody_hears() -> None:
     """The bell of a client that has been told all."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.codec import CLOSE, FORWARD, REPLY, ClientCodec, SessionCodec
+from proxy.codec import CLOSE, FORWARD, REPLY, SessionCodec, UnsharedCodec
 from proxy.errors import BackendError, PoolError, RemoteProtocolError
 from proxy.postgres import answers
 from proxy.postgres.client_login import Admitted, welcome
@@ -119,7 +119,7 @@ def replication_refused(admitted: Admitted) -> Refused:
     )
 
 
-class ReplicationClient(ClientCodec):
+class ReplicationClient(UnsharedCodec):
     """One replication client: both directions pass as they are. ``label`` is its application_name."""
 
     def __init__(self, application_name: str) -> None:
@@ -170,11 +170,6 @@ class ReplicationClient(ClientCodec):
         self._down.follow(self.reply)
         return False
 
-    def prepare(self) -> Conversation[bytes]:
-        """Nothing has to be prepared."""
-        yield from ()
-        return b""
-
     def part(self) -> None:
         """A session that is in the middle of a message would take a goodbye for a part of that."""
         session, self._session = self._session, None
@@ -200,26 +195,6 @@ class ReplicationClient(ClientCodec):
     def is_holding_idle(self) -> bool:
         """Its session is its own: it may keep it as long as the server lets it."""
         return False
-
-    def recovery(self) -> "Conversation[None] | None":
-        """Its session ends with it."""
-        return None
-
-    def refuse(self, error: PoolError) -> bytes:
-        """It has its session from the first moment, so there is nothing to refuse."""
-        return b""
-
-    def backend_refused(self, sqlstate: str, message: str, fields: dict[str, str]) -> bytes:
-        """It has its session from the first moment, so there is nothing to refuse."""
-        return b""
-
-    def canceled(self) -> bytes:
-        """It never waits."""
-        return b""
-
-    def session_lost(self) -> bytes | None:
-        """The client goes with its session."""
-        return None
 
     def fatal(self, reason: CloseReason, detail: str) -> bytes:
         """The last words, where they would not come in the middle of a message; the server's own go first."""

@@ -125,6 +125,18 @@ class Link(Waiter, Holder):
         if codec.news:
             self.tell()
 
+    def listen_to(self, backend: SocketBackend) -> None:
+        """Join a session for good: what the server said before anybody held it, in ``reply``, comes first."""
+        codec = self.codec
+        codec.join(backend.codec)
+        self.pool.counters.bytes_server += len(codec.reply)
+        self.write(codec.reply)
+        backend.attach(self)
+        if self.is_full:
+            backend.pause_reading()
+        else:
+            backend.resume_reading()
+
     def release(self) -> None:
         """The unit of work is over: the session goes home as it is."""
         backend, session = self.backend, self.session

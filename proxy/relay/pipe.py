@@ -88,16 +88,7 @@ class Pipe(Client):
         self.session = session
         self.backend = backend
         self.phase = READY
-        codec = self.codec
-        codec.join(backend.codec)
-        # What the server said before anybody held the session comes first.
-        self.pool.counters.bytes_server += len(codec.reply)
-        self.write(codec.reply)
-        backend.attach(self)
-        if self.is_full:
-            backend.pause_reading()
-        else:
-            backend.resume_reading()
+        self.listen_to(backend)
         announced = header(backend.endpoint.send_proxy, self.origin)
         late, self.late = announced + self.late, b""
         if late:

@@ -24,16 +24,7 @@ class Tied(Client):
         backend = _backend_of(session)
         self.session = session
         self.backend = backend
-        codec = self.codec
-        codec.join(backend.codec)
-        # What the server said before anybody listened comes first.
-        self.pool.counters.bytes_server += len(codec.reply)
-        self.write(codec.reply)
-        backend.attach(self)
-        if self.is_full:
-            backend.pause_reading()
-        else:
-            backend.resume_reading()
+        self.listen_to(backend)
 
     def give_back(self) -> None:
         """The session ends with its client; what it still runs is cancelled."""

@@ -122,16 +122,6 @@ class Context(ssl.SSLContext):
     digest: bytes = b""
 
 
-def for_server(
-    sslmode: str, rootcert: str | None, cert: str | None, key: str | None
-) -> ssl.SSLContext | None:
-    """The context towards a server, as libpq's sslmode means it; None where TLS is never asked for.
-
-    Raises OSError.
-    """
-    return None if sslmode == "disable" else ServerFiles(sslmode, rootcert, cert, key).load()
-
-
 def certificate_of(cert: str) -> bytes:
     """The first certificate of a PEM file, in DER: the one that is shown. Raises OSError, ValueError."""
     with open(cert, encoding="ascii", errors="replace") as file:

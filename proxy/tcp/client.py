@@ -1,13 +1,12 @@
 """A client whose bytes are passed on unread: no more is known of them than whether there were any."""
 
-from proxy.codec import FORWARD, ClientCodec, SessionCodec
-from proxy.errors import LocalProtocolError, PoolError
+from proxy.codec import FORWARD, SessionCodec, UnsharedCodec
+from proxy.errors import LocalProtocolError
 from proxy.reasons import CloseReason
-from proxy.steps import Conversation
 from proxy.tcp.session import TcpSession
 
 
-class TcpClient(ClientCodec):
+class TcpClient(UnsharedCodec):
     """Both directions of one client."""
 
     def __init__(self) -> None:
@@ -40,11 +39,6 @@ class TcpClient(ClientCodec):
         self._is_touched = self._is_answered = bool(self.reply)
         return False
 
-    def prepare(self) -> Conversation[bytes]:
-        """Nothing has to be prepared."""
-        yield from ()
-        return b""
-
     def part(self) -> None:
         """The session knows whether it was used."""
         session, self._session = self._session, None
@@ -62,29 +56,9 @@ class TcpClient(ClientCodec):
         """Nothing can be cancelled."""
         return False
 
-    def recovery(self) -> "Conversation[None] | None":
-        """Nobody knows how."""
-        return None
-
     def is_holding_idle(self) -> bool:
         """It holds a session as long as it is connected; whose turn it is nobody knows."""
         return self._session is not None
-
-    def refuse(self, error: PoolError) -> bytes:
-        """There are no words for it."""
-        return b""
-
-    def backend_refused(self, sqlstate: str, message: str, fields: dict[str, str]) -> bytes:
-        """There are no words for it."""
-        return b""
-
-    def canceled(self) -> bytes:
-        """There are no words for it."""
-        return b""
-
-    def session_lost(self) -> bytes | None:
-        """The client goes with its session."""
-        return None
 
     def fatal(self, reason: CloseReason, detail: str) -> bytes:
         """There are no words for it."""

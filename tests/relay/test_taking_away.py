@@ -19,7 +19,7 @@ from proxy.relay.backend import SocketBackend
 from proxy.relay.endpoint import Endpoint
 from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
-from proxy.relay.tls import for_server
+from proxy.relay.tls import ServerFiles
 from proxy.steps import Conversation
 from relay.stage import LineSession, NoEndpoint, Scene, Transport, turns
 from servers import Certificates
@@ -116,7 +116,7 @@ def test_a_peek_at_a_real_connection(runner: asyncio.Runner, tls: bool, certific
         if tls:
             theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             theirs.load_cert_chain(*certificates.server)
-            ours = for_server("require", None, None, None)
+            ours = ServerFiles("require", None, None, None).load()
         teller = Teller()
         server = await loop.create_server(lambda: teller, "127.0.0.1", 0, ssl=theirs)
         endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1], "", ours, KeepAlive())
