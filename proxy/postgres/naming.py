@@ -93,9 +93,20 @@ def prepare_unseen(state: ClientState, data: bytes, pos: int, stop: int) -> int:
     """A Parse in a failed transaction that no server knows of: it ends that, so any server will take it."""
     end = data.find(b"\0", pos + 5, stop)
     name, body = data[pos + 5 : end], data[end + 1 : stop]
-    statement = None if name in state.named else state.statements.take(body, _path(state))
+    refusal = unnameable.exists(name) if name in state.named else _refusal(state, name, data, pos)
+    if refusal:
+        return asides.refuse_here(state, refusal, False)
+    return _name_at_once(state, name, body)
+
+
+def _name_at_once(state: ClientState, name: bytes, body: bytes) -> int:
+    """No server need be asked: the client has its name for this text, within its bounds."""
+    registry = state.statements
+    if state.named_size + len(body) > registry.client_memory:
+        return asides.refuse_here(state, unnameable.too_many(state, "stmt_client_memory"), False)
+    statement = registry.take(body, _path(state))
     if statement is None:
-        return asides.refuse_here(state, unnameable.exists(name), False)
+        return asides.refuse_here(state, unnameable.too_many(state, "stmt_memory"), False)
     state.named[name] = statement
     state.named_size += statement.size
     state.reply += asides.PARSE_COMPLETE
@@ -104,17 +115,9 @@ def prepare_unseen(state: ClientState, data: bytes, pos: int, stop: int) -> int:
 
 def _prepare_at_once(state: ClientState, name: bytes, body: bytes) -> int:
     """Without a session: what a server has taken before needs none until it is used."""
-    registry = state.statements
-    known = registry.find_proven(body, _path(state))
-    if known is None or name in state.named or state.outstanding():
+    if name in state.named or state.outstanding() or not state.statements.is_proven(body, _path(state)):
         return AWAIT
-    if state.named_size + known.size > registry.client_memory:
-        return AWAIT
-    registry.take(body, _path(state))
-    state.named[name] = known
-    state.named_size += known.size
-    state.reply += asides.PARSE_COMPLETE
-    return CUT
+    return _name_at_once(state, name, body)
 
 
 def _path(state: ClientState) -> str:

@@ -45,7 +45,8 @@ def quoted(name: bytes) -> bytes:
 
 def named(whole: bytes) -> tuple[bytes, bytes]:
     """The channel and the payload of a NotificationResponse. Raises RemoteProtocolError."""
-    parts = whole[9:].split(b"\0")
+    # A slice that begins behind the end is an error in compiled code.
+    parts = whole[9:].split(b"\0") if len(whole) > 9 else []
     if len(parts) != 3 or parts[2]:
         raise RemoteProtocolError("a NotificationResponse is not a number and two strings")
     return parts[0], parts[1]

@@ -63,7 +63,7 @@ def _bound(state: ClientState, one: Asked, data: bytes, pos: int, stop: int) -> 
     if end == begin:
         # A Parse message, whose name is empty.
         whole = state.parse if state.parse is not None else state.large
-        text = whole[6:] if whole is not None else b""
+        text = whole[6:] if whole is not None and len(whole) > 6 else b""
     else:
         name = data[begin:end]
         statement = state.named.get(name)

@@ -30,6 +30,7 @@ from proxy.postgres.state import (
     SYNC,
     UNCLEAR,
 )
+from proxy.postgres.statements import LONGEST_PLAIN
 from proxy.reasons import CloseReason
 
 # A message up to this many bytes is whole before it is forwarded, so that a slow uploader holds nothing.
@@ -275,10 +276,11 @@ class Requests(Pieces):
         if named:
             self.step()
             return PASS
-        text = data[pos:stop]
-        if text in self.statements.plain:
-            unnamed.parsed(self, text)
-            return PASS
+        if stop - pos <= LONGEST_PLAIN:
+            text = data[pos:stop]
+            if text in self.statements.plain:
+                unnamed.parsed(self, text)
+                return PASS
         verdict = PASS
         if self.renames and deallocating.may_concern(data, pos + 6, stop):
             verdict = deallocating.parse(self, data, pos, stop)

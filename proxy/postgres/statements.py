@@ -37,7 +37,7 @@ CLOSE_TRIED: Final = message(b"C", b"S" + TRIED + b"\0")
 _numbers = itertools.count(1)
 # Of plain Parses so many are remembered, of so many bytes.
 _MOST_PLAIN: Final = 1024
-_LONG: Final = 4096
+LONGEST_PLAIN: Final = 4096
 # What a statement costs besides its text: bytes, roughly.
 _OVERHEAD: Final = 500
 
@@ -142,16 +142,16 @@ class Statements:
 
     def note_plain(self, text: bytes) -> None:
         """This Parse was looked at, and is nothing special."""
-        if len(text) > _LONG:
+        if len(text) > LONGEST_PLAIN:
             return
         if len(self.plain) >= _MOST_PLAIN:
             self.plain.clear()
         self.plain.add(text)
 
-    def find_proven(self, body: bytes, path: str) -> Statement | None:
-        """The statement for this text, where a server has taken it lately."""
+    def is_proven(self, body: bytes, path: str) -> bool:
+        """A server has taken this text lately."""
         found = self._known.get(_key(body, path))
-        return found if found is not None and found.is_proven else None
+        return found is not None and found.is_proven
 
     def take(self, body: bytes, path: str) -> Statement | None:
         """The statement for a text that was parsed under this search_path; None: there is no room.
