@@ -193,8 +193,11 @@ class Listening(Sharing):
             heard.clear()
         self._tokens.clear()
         self._adopting.clear()
-        self._pending += self._behind
-        self._behind.clear()
+        if self._behind:
+            self._pending += self._behind
+            self._behind.clear()
+            if self._codec is not None:
+                self._codec.news = True
 
     def gift(self) -> Hub | None:
         """Whose the held session is now, if it was given away."""

@@ -223,6 +223,29 @@ def test_what_the_session_heard_before_its_mark_comes_first_and_nothing_comes_tw
     assert payloads(client.take_news()) == ["a 1", "a 2", "a 3", "a 4", "a 5"]
 
 
+def test_what_only_the_hub_heard_while_the_session_was_asked_is_news_when_that_is_over() -> None:
+    scene = Scene()
+    scene.listen(scene.client()[0], "a")
+    client, listening, _ = scene.client()
+    session = client.session = scene.session()
+    listening.listened()
+    server = Server("a")
+    settling = listening.settle()
+    step = settling.send(server.answer(next(settling)))
+    assert isinstance(step, Wait)
+    marking = settling.send(wait(step.call()))
+    silencing = settling.send(server.answer(marking))
+    token = marking.decode().split("'")[1]
+    scene.hears(f"{scene.fanout.mark.decode()} {token}", "a 1")
+    assert payloads(client.take_news()) == [], "the session may still have something older"
+    with pytest.raises(StopIteration):
+        settling.send(server.answer(silencing))
+    listening.asked(session)
+    assert client.news, "nobody rings for it a second time"
+    client.part()
+    assert payloads(client.take_news()) == ["a 1"]
+
+
 def test_a_session_listens_to_nothing_after_a_rollback() -> None:
     scene = Scene()
     client, listening, _ = scene.client()
