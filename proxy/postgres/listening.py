@@ -25,10 +25,7 @@ from proxy.steps import Conversation, Wait
 SHARED: Final = 1  # it listens to nothing now, and can go home
 GIVEN: Final = 2  # it is the hub's own now
 
-
 _MOST_NAMES: Final = 1024  # of channels that are to be forgotten at once
-
-
 _TRIES: Final = 3  # somebody else may be about to give its session, and fail
 # Most clients never listen: until they do, these are what they have of it. Nothing is ever put into them.
 _NOWHERE: Final[dict[bytes, Fanout]] = {}
