@@ -251,6 +251,8 @@ class Storm:
         now = asyncio.get_running_loop().time()
         coming = ledger.coming()
         for key, lane in ledger.lanes.items():
+            if not lane:
+                continue
             session = lane[-1] if limits.reuse == LIFO else lane[0]
             if now - session.proven_at < limits.ping_interval and now < session.expires:
                 waiting = sum(waiter.key is key for waiter in ledger.queue)

@@ -57,7 +57,7 @@ def pick(ledger: Ledger, waiter: Waiter, strict: bool) -> Session | None:
     ``strict``: one in another state than the waiter wants (another tag) will not do.
     """
     lane = ledger.lanes.get(waiter.key)
-    if lane is None:
+    if not lane:
         return None
     tags = ledger.limits.tags
     if tags == TAGS_OFF and not waiter.wants_new:

@@ -33,7 +33,7 @@ from proxy.pool.limits import (
 )
 from proxy.pool.opening import Opening
 from proxy.pool.session import BEGIN, BUSY, IDLE, PING, RECOVERY, RESET, Key, Opener, Session, Waiter
-from proxy.pool.stats import GONE, GRANTED, Counters, outcome_of
+from proxy.pool.stats import GONE, Counters, outcome_of
 from proxy.reasons import DropReason
 
 _log = structlog.get_logger("penstock")
@@ -83,8 +83,7 @@ class Exchange:
         if now - session.idle_since > _PEEK_AFTER and self._has_news(session):
             return None
         counters = self.counters
-        counters.acquires[waiter.getmode][GRANTED] += 1
-        counters.acquire.observe_zero()
+        counters.note_granted(waiter.getmode)
         counters.note_busy(len(self.ledger.busy))
         return session
 
@@ -215,7 +214,7 @@ class Exchange:
         if waiter.deadline < self.alarm.at:
             self.alarm.set(waiter.deadline, now)
         # On a full pool there is nothing to plan: the queue is not walked for each who joins it.
-        if ledger.lanes or ledger.used < ledger.bound(waiter):
+        if ledger.has_idle() or ledger.used < ledger.bound(waiter):
             self._serve(now)
         self.counters.note_queued(len(ledger.queue))
 

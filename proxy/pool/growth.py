@@ -94,7 +94,7 @@ def plan(ledger: Ledger, now: float, failed: bool = False) -> Plan:
     found = Plan()
     if ledger.replacing:
         _replace(ledger, now, found)
-    full = ledger.used >= ledger.limits.ceiling and not ledger.lanes and not failed
+    full = ledger.used >= ledger.limits.ceiling and not ledger.has_idle() and not failed
     if not ledger.queue or ledger.paused or full:
         return found
     walk = _Walk(ledger)

@@ -7,6 +7,7 @@ which session is decided over these collections in choosing.py, queueing.py and 
 """
 
 from collections import deque
+from typing import Final
 
 from proxy.pool.endpoints import Endpoint, Endpoints
 from proxy.pool.limits import BY_IDLE, FORCEGET, LIFO, OFF, Limits
@@ -29,7 +30,7 @@ from proxy.reasons import DropReason
 from proxy.roles import UNKNOWN
 
 # Where a session may go from each state, as bits.
-_LEGAL = (
+_LEGAL: Final = (
     (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # opening
     (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # idle
     (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # care
@@ -53,7 +54,8 @@ class Ledger:
         self.excess = 0  # slots that were taken when `max` was lowered below them
         # Mutable state; every session of the pool is in exactly one of these.
         self.opening: set[Session] = set()  # leaves when its login has ended, either way
-        # By key, longest idle first. Lists: they are short, and mypyc knows how to push and pop them.
+        # By key, longest idle first. Lists: they are short, and mypyc knows how to push and pop them. One
+        # whose sessions are all held stays, empty, for they will be back.
         self.lanes: dict[Key, list[Session]] = {}
         self.care: set[Session] = set()  # leaves when the ping, reset, recovery or begin has ended
         self.busy: set[Session] = set()  # leaves when its client gives it up
@@ -81,6 +83,13 @@ class Ledger:
         for lane in self.lanes.values():
             count += len(lane)
         return count
+
+    def has_idle(self) -> bool:
+        """Some session is idle."""
+        for lane in self.lanes.values():
+            if lane:
+                return True
+        return False
 
     @property
     def opened(self) -> int:
@@ -156,16 +165,21 @@ class Ledger:
         session.state = state
         if state == BUSY:
             self.busy.add(session)
-        elif state == IDLE:
+            return
+        if state == IDLE:
             lane = self.lanes.get(session.key)
-            if lane is None:
+            if lane:
+                self._join_lane(lane, session)
+            elif lane is None:
                 self.lanes[session.key] = [session]
             else:
-                self._join_lane(lane, session)
+                lane.append(session)
         elif state != GONE:
             self._groups[state].add(session)
         else:
             session.endpoint.sessions.discard(session)
+            if not self.lanes.get(session.key, [session]):
+                del self.lanes[session.key]
 
     def _join_lane(self, lane: list[Session], session: Session) -> None:
         if self.limits.reuse == LIFO and not session.used:
@@ -182,12 +196,10 @@ class Ledger:
 
     def _leave_lane(self, session: Session) -> None:
         lane = self.lanes[session.key]
-        if lane[-1] is session:
+        if lane and lane[-1] is session:
             lane.pop()
         else:
             lane.remove(session)
-        if not lane:
-            del self.lanes[session.key]
 
     # -- verbs ----------------------------------------------------------------------------------
 
@@ -197,7 +209,7 @@ class Ledger:
         For clients without particular wishes, in pools without particular rules: see choosing.py.
         """
         lane = self.lanes.get(key)
-        if lane is None:
+        if not lane:
             return None
         session = lane[-1] if self.limits.reuse == LIFO else lane[0]
         if now - session.proven_at >= self.limits.ping_interval or now >= session.expires:

@@ -140,7 +140,7 @@ def timed_out(ledger: Ledger, waiter: Waiter, now: float) -> ProxyError:
 
 
 def _is_open(ledger: Ledger, key: Key) -> bool:
-    if key in ledger.lanes:
+    if ledger.lanes.get(key):
         return True
     return any(session.key is key for sessions in (ledger.busy, ledger.care) for session in sessions)
 

@@ -76,7 +76,7 @@ def freeze(
         timeouts=dict(counters.timeouts),
         slow_queries=counters.slow_queries,
         query=counters.query.snapshot(),
-        acquire=counters.acquire.snapshot(),
+        acquire=counters.all_waits(),
         wait=counters.waits(),
         hold=counters.hold.snapshot(),
         open=counters.open.snapshot(),

@@ -70,20 +70,18 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         """Count one duration, in seconds."""
         self.total += seconds
-        if seconds < _LEAST:
-            self.counts[0] += 1
-            return
-        step = int(seconds * _PER_SECOND).bit_length()
-        self.counts[step if step < len(self.counts) else -1] += 1
+        step, counts = 0, self.counts
+        if seconds >= _LEAST:
+            step = int(seconds * _PER_SECOND).bit_length()
+            if step >= len(counts):
+                step = len(counts) - 1
+        # Not `+=`: on an item of a list that is done with objects.
+        counts[step] = counts[step] + 1
 
-    def observe_zero(self) -> None:
-        """Count a duration that was nothing at all, without a look at the clock."""
-        self.counts[0] += 1
-
-    def snapshot(self, without_zeros: int = 0) -> HistogramStats:
-        """Freeze the counts, cumulative as Prometheus wants them; so many durations of nothing left out."""
+    def snapshot(self, zeros: int = 0) -> HistogramStats:
+        """Freeze the counts, cumulative as Prometheus wants them; so many durations of nothing besides."""
         cumulative: list[int] = []
-        seen = -without_zeros
+        seen = zeros
         for count in self.counts:
             seen += count
             cumulative.append(seen)
@@ -142,7 +140,7 @@ class Counters:
         self.pins: dict[tuple[str, str], int] = {}
         self.pinned: dict[str, int] = {}
         self.listens = Tally()  # the hubs' own, where there are any
-        self.acquire = Histogram()  # every grant; those at once as nothing
+        self.acquire = Histogram()  # the grants through the queue
         self.hold = Histogram()
         self.open = Histogram()
         self.ping = Histogram()  # pings that were answered
@@ -163,6 +161,11 @@ class Counters:
         if busy > self.peak_busy:
             self.peak_busy = busy
 
+    def note_granted(self, getmode: int) -> None:
+        """A request got a session."""
+        row = self.acquires[getmode]
+        row[GRANTED] = row[GRANTED] + 1
+
     def note_opened(self, opened: int) -> None:
         """So many sessions are open now. Called when an open has succeeded."""
         if opened > self.peak_opened:
@@ -176,7 +179,7 @@ class Counters:
 
     def note_served(self, getmode: int, seconds: float, busy: int) -> None:
         """A request that queued was granted a session after so long; so many are busy now."""
-        self.acquires[getmode][GRANTED] += 1
+        self.note_granted(getmode)
         self.waited += 1
         self.acquire.observe(seconds)
         if seconds > self.wait_max:
@@ -208,8 +211,12 @@ class Counters:
         return sum(row[GRANTED] for row in self.acquires)
 
     def waits(self) -> HistogramStats:
-        """The grants through the queue alone: a grant at once was counted as nothing, and is left out."""
-        return self.acquire.snapshot(without_zeros=self.granted - self.waited)
+        """The grants through the queue alone."""
+        return self.acquire.snapshot()
+
+    def all_waits(self) -> HistogramStats:
+        """All grants; those at once as waits of nothing."""
+        return self.acquire.snapshot(zeros=self.granted - self.waited)
 
     def since_reset(self, now: float) -> Figures:
         """What was counted since the last reset; since the start when there was none."""

@@ -114,12 +114,15 @@ def test_what_the_care_was_about_is_forgotten_when_it_ends() -> None:
 
 
 def test_a_lane_vanishes_with_its_last_session() -> None:
-    """Keys come and go; only those with idle sessions are looked at."""
+    """Keys come and go."""
     ledger = ledger_of()
     first, middle, last = (idle(ledger) for _ in range(3))
     for session in (middle, first, last):
         ledger.close(session)
         ledger.check()
+    assert not ledger.has_idle()
+    for session in (middle, first, last):
+        ledger.gone(session)
     assert ledger.lanes == {}
 
 

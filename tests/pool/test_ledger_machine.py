@@ -136,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         waiter.willing = willing
         desk.waiting.append(waiter)
-        if ledger.lanes or ledger.used < ledger.bound(waiter):
+        if ledger.has_idle() or ledger.used < ledger.bound(waiter):
             desk.serve()
 
     @precondition(lambda self: self.desk.waiting)
@@ -155,7 +155,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def give_back(self, pick: int, care: int) -> None:
         self.ledger.attend(self.one_of(self.ledger.busy, pick), care)
 
-    @precondition(lambda self: self.ledger.busy or self.ledger.lanes)
+    @precondition(lambda self: self.ledger.busy or self.ledger.has_idle())
     @rule(pick=PICK)
     def lose(self, pick: int) -> None:
         self.ledger.close(self.one_of([*self.ledger.busy, *self.ledger.idle_sessions()], pick))
@@ -242,6 +242,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def nobody_waits_beside_a_fresh_idle_session(self) -> None:
         coming = self.ledger.coming()
         for key, lane in self.ledger.lanes.items():
+            if not lane:
+                continue
             session = lane[-1] if self.desk.limits.reuse == LIFO else lane[0]
             stale = self.desk.now - session.proven_at >= self.desk.limits.ping_interval
             if not stale and self.desk.now < session.expires:

@@ -92,10 +92,9 @@ def test_a_wait_of_nothing_is_the_shortest_and_may_be_the_longest() -> None:
 def test_the_histogram_of_waits_leaves_out_who_did_not_wait() -> None:
     counters = Counters()
     for _ in range(5):
-        counters.acquires[WAIT][GRANTED] += 1
-        counters.acquire.observe_zero()
+        counters.note_granted(WAIT)
     served(counters, 0.0001, 0.3)
-    waited, acquired = counters.waits(), counters.acquire.snapshot()
+    waited, acquired = counters.waits(), counters.all_waits()
     assert (waited.cumulative[0], waited.cumulative[-1]) == (1, 2)
     assert (acquired.cumulative[0], acquired.cumulative[-1]) == (6, 7)
     assert waited.total == acquired.total == pytest.approx(0.3001)
@@ -118,8 +117,6 @@ def test_a_reset_begins_anew_but_forgets_nothing_and_no_counter_goes_down() -> N
     counters = Counters(100.0)
     counters.acquires[WAIT][GRANTED] += 4
     counters.acquires[WAIT][GONE] += 1
-    for _ in range(4):
-        counters.acquire.observe_zero()
     served(counters, 0.5, 2.0)
     counters.note_busy(8)
     counters.note_opened(10)
