@@ -47,6 +47,7 @@ HOT_ROOMS = [
     "proxy/postgres/starting.py",
     "proxy/postgres/reading.py",
     "proxy/postgres/statements.py",
+    "proxy/postgres/executing.py",
     "proxy/postgres/naming.py",
     "proxy/postgres/unnameable.py",
     "proxy/postgres/deallocating.py",

@@ -10,7 +10,7 @@ from typing import Final
 
 from librt.strings import read_i32_be
 
-from proxy.postgres import asides, pinning, unnameable
+from proxy.postgres import asides, executing, pinning, unnameable
 from proxy.postgres.messages import message
 from proxy.postgres.own import concerns
 from proxy.postgres.session import PgSessionCodec
@@ -173,7 +173,7 @@ def use(  # noqa: C901  (the warm path: calls cost)
         return hold(state) if is_uncertain(state) else unnameable.unknown(state, kind, name, data, pos, stop)
     session = state.session
     if session is None:
-        return AWAIT
+        return executing.ahead(state, statement, data, begin, end, stop) if pos == 0 else AWAIT
     if state.marks and is_uncertain(state):
         return hold(state)
     ahead = b""
@@ -194,7 +194,7 @@ def use(  # noqa: C901  (the warm path: calls cost)
         state.piece = ahead + statement.describe
         return REPLACE
     state.resume_at = end + 1
-    state.piece = ahead + _head(statement, data, pos, begin, end)
+    state.piece = ahead + executing.head(statement, data, pos, begin, end)
     return HEAD
 
 
@@ -206,17 +206,6 @@ def _check(state: ClientState, ahead: bytes, statement: Statement) -> int:
     state.blocked = state.checking = True
     state.set_aside()
     return INSERT_HOLD
-
-
-def _head(statement: Statement, data: bytes, pos: int, begin: int, end: int) -> bytes:
-    """How the Bind begins with our name in it; where it follows from the statement alone, kept."""
-    length = int(read_i32_be(data, pos + 1)) - (end - begin) + len(statement.name)
-    if begin == pos + 6:
-        if statement.bind_length != length:
-            statement.bind_length = length
-            statement.bind_head = b"B" + length.to_bytes(4, "big") + b"\0" + statement.name + b"\0"
-        return statement.bind_head
-    return b"B" + length.to_bytes(4, "big") + data[pos + 5 : begin] + statement.name + b"\0"
 
 
 def _bring(state: ClientState, session: PgSessionCodec, statement: Statement) -> bytes:

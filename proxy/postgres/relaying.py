@@ -10,7 +10,7 @@ from typing import Final
 from proxy.asked import Asked
 from proxy.codec import SessionCodec
 from proxy.errors import PoolError
-from proxy.postgres import answers, asides, marking, naming, pinning, starting
+from proxy.postgres import answers, asides, executing, marking, naming, pinning, starting
 from proxy.postgres.effects import LOADED
 from proxy.postgres.fingerprint import fingerprint
 from proxy.postgres.recovery import drain
@@ -41,6 +41,8 @@ class PgClientCodec(Responses):
             due = starting.joined(self, session, due)
         if not due and session.tail:
             self.back_tail, session.tail = session.tail, b""
+        if self.used is not None:
+            executing.join(self, session, due)
         wanted = self.wanted
         if wanted is not None:
             self.wanted = None
@@ -103,7 +105,7 @@ class PgClientCodec(Responses):
         # No session is held, and nothing is known of one.
         self.back_need, self.back_tail = 0, b""
         self.session = None
-        self.wanted = None
+        self.wanted = self.used = None
         self.holds = UNTOUCHED
         self.status = IDLE
         self.copy_in = self.copy_synced = False

@@ -29,6 +29,7 @@ from proxy.postgres.state import (
     STOP,
     SYNC,
     UNCLEAR,
+    WHOLE,
 )
 from proxy.postgres.statements import LONGEST_PLAIN
 from proxy.reasons import CloseReason
@@ -102,6 +103,9 @@ class Requests(Pieces):
             else:
                 if kind == 66 and self.renames and length > 6 and data[pos + 5] == 0 and data[pos + 6] != 0:
                     verdict = naming.use(self, kind, data, pos, stop)
+                    if verdict == WHOLE:
+                        self.out = self.piece
+                        return FORWARD
                 else:
                     verdict = self._look(kind, data, pos, stop)
                 if verdict != PASS:

@@ -50,6 +50,7 @@ STOP: Final = 5  # it and what follows are never looked at: the connection ends
 AWAIT: Final = 6  # it and what follows wait until a session is held
 HEAD: Final = 7  # `piece` is forwarded instead of its beginning, up to `resume_at`
 INSERT_HOLD: Final = 8  # `piece` is forwarded; it and what follows wait for the answer to that
+WHOLE: Final = 9  # `piece` is forwarded instead of all that was read
 
 # What the held session's unnamed statement is.
 UNTOUCHED: Final = 0  # what the session's record says: this client has sent nothing that changes it
@@ -145,6 +146,8 @@ class ClientState(ClientCodec):
         # The named statements, where the names on the session are ours: see naming.py.
         self.named: dict[bytes, Statement] = {}
         self.named_size = 0  # bytes
+        self.used: Statement | None = None  # what waits to be forwarded is one execution of this
+        self.unsent = b""  # ... and this is how the client sent it
 
         # State that the session would carry on to other clients: see pinning.py. All bits of effects.py.
         self.watches = pool_mode != SESSION_MODE and terms.rules is not None
