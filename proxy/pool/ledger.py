@@ -86,10 +86,7 @@ class Ledger:
 
     def has_idle(self) -> bool:
         """Some session is idle."""
-        for lane in self.lanes.values():
-            if lane:
-                return True
-        return False
+        return any(lane for lane in self.lanes.values())
 
     @property
     def opened(self) -> int:
@@ -165,15 +162,8 @@ class Ledger:
         session.state = state
         if state == BUSY:
             self.busy.add(session)
-            return
-        if state == IDLE:
-            lane = self.lanes.get(session.key)
-            if lane:
-                self._join_lane(lane, session)
-            elif lane is None:
-                self.lanes[session.key] = [session]
-            else:
-                lane.append(session)
+        elif state == IDLE:
+            self._join_lane(session)
         elif state != GONE:
             self._groups[state].add(session)
         else:
@@ -181,8 +171,13 @@ class Ledger:
             if not self.lanes.get(session.key, [session]):
                 del self.lanes[session.key]
 
-    def _join_lane(self, lane: list[Session], session: Session) -> None:
-        if self.limits.reuse == LIFO and not session.used:
+    def _join_lane(self, session: Session) -> None:
+        lane = self.lanes.get(session.key)
+        if lane is None:
+            self.lanes[session.key] = [session]
+        elif not lane:
+            lane.append(session)
+        elif self.limits.reuse == LIFO and not session.used:
             # Those that somebody has used are handed out first (as python-oracledb does).
             lane.insert(0, session)
         elif self.limits.reuse == LIFO and session.idle_since < lane[-1].idle_since:
