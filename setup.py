@@ -74,6 +74,7 @@ HOT_ROOMS = [
     "proxy/relay/talk.py",
     "proxy/relay/endpoint.py",
     "proxy/relay/holder.py",
+    "proxy/relay/outbox.py",
     "proxy/relay/backend.py",
     "proxy/relay/hub.py",
     "proxy/relay/opener.py",

@@ -49,7 +49,8 @@ class Client(Preparing):
             self._act(flags)
 
     def eof_received(self) -> bool:
-        """The client leaves; our side of the connection follows."""
+        """The client leaves; our side of the connection follows, and takes with it what was not written."""
+        self.tell_now()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -64,7 +65,7 @@ class Client(Preparing):
         if flags & TERMS:
             self.adopt_terms()
         if flags & REPLY:
-            self.transport.write(codec.reply)
+            self.write(codec.reply)
         if flags & PAUSE:
             self.hold_reading(4, True)
         if flags & CLOSE:
@@ -213,6 +214,7 @@ class Client(Preparing):
             self.codec.leave()
             self.codec.bell = nobody_hears
         if not self.transport.is_closing():
+            self.tell_now()
             self.transport.close()
             if self.is_full:
                 # Who takes nothing does not hear the last words either, and must not keep the socket.

@@ -14,6 +14,7 @@ from mypy_extensions import mypyc_attr
 from proxy.reasons import CloseReason, RefusalReason, TlsFailure
 from proxy.relay.client import Client
 from proxy.relay.link import READY, WAITING
+from proxy.relay.outbox import Outbox
 from proxy.relay.sockets import KeepAlive
 from proxy.relay.stopwatch import Timeouts
 
@@ -33,6 +34,7 @@ class Commons:
         self.draining = False
         self.by_cancel_key: dict[bytes, Client] = {}
         self.numbers = 0
+        self.outbox = Outbox()
         self.timeouts: dict[str, Timeouts] = {}  # of users for whom their pool's do not hold
 
 
@@ -121,6 +123,7 @@ class House:
     def admit(self, client: Client, cancel_key: bytes, peer: str, user: str, secured: bool) -> None:
         """A connection has become a client."""
         client.peer, client.user = peer, user
+        client.outbox = self.commons.outbox
         self.clients[client] = cancel_key
         self.commons.by_cancel_key[cancel_key] = client
         _log.info(

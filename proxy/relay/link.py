@@ -1,8 +1,9 @@
 """One client and the session that it holds, for one unit of work: the only room that touches both.
 
-Warm: what the session says goes to the client in the same step, and at the end of the unit the session
-goes home. A full buffer on one side pauses the reading of the other. Whatever state a session is in when
-its client lets go of it, it is released, recovered or dropped here, and never lost.
+Warm: what the session says goes to the client in the same turn of the loop, and at the end of the unit the
+session goes home in the same step. A full buffer on one side pauses the reading of the other. Whatever
+state a session is in when its client lets go of it, it is released, recovered or dropped here, and never
+lost.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from proxy.pool.session import Key, Session, Waiter
 from proxy.reasons import CloseReason, DropReason
 from proxy.relay.backend import SocketBackend
 from proxy.relay.holder import Holder
+from proxy.relay.outbox import LONGEST, Outbox, Teller
 from proxy.relay.stopwatch import Stopwatch
 from proxy.relay.watching import Watch
 
@@ -29,7 +31,7 @@ CLOSED: Final = 4
 _PATIENCE: Final = 5.0  # seconds that a client has for its last words which does not read
 
 
-class Link(Waiter, Holder):
+class Link(Waiter, Holder, Teller):
     """The half of a client that holds a session. Abstract: ``client.Client`` is what is made."""
 
     def __init__(
@@ -53,6 +55,8 @@ class Link(Waiter, Holder):
         self.phase: int = READY
         self.backend: SocketBackend | None = None  # the held session's, while linked
         self.session: Session | None = None
+        self.outbox: Outbox | None = None  # None: everything is written at once
+        self.unsaid = b""  # what is written at the end of this turn
         self.late = b""  # received while waiting, not looked at yet
         self.is_full = False  # our write buffer: the held session is not read meanwhile
         self.holds_reading = 0  # reasons why we do not read, as bits
@@ -115,7 +119,13 @@ class Link(Waiter, Holder):
         if self.watch is not None and self.session is not None:
             self.watch.answered(self.session, self.user)
         if flags & FORWARD:
-            self.transport.write(codec.out)
+            if self.outbox is None or len(self.pool.ledger.busy) < 2 or len(codec.out) > LONGEST:
+                self.write(codec.out)
+            elif self.unsaid:
+                self.unsaid += codec.out
+            else:
+                self.unsaid = codec.out
+                self.outbox.add(self)
         if flags & RELEASE:
             self.release()
         if flags & ~(FORWARD | RELEASE):
@@ -295,7 +305,13 @@ class Link(Waiter, Holder):
     def end(self, reason: CloseReason, detail: str = "") -> None:
         """Say why, and close the connection."""
 
+    def tell_now(self) -> None:
+        """Write what the session has said in this turn."""
+        self.write(b"")
+
     def write(self, data: bytes) -> None:
         """Write to the client, if it is still there."""
+        if self.unsaid:
+            data, self.unsaid = self.unsaid + data, b""
         if data and not self.transport.is_closing():
             self.transport.write(data)

@@ -59,6 +59,7 @@ class Pipe(Client):
 
     def eof_received(self) -> bool:
         """The client will send no more; it may still listen. One that has said nothing at all leaves."""
+        self.tell_now()
         if self.client_done or self.phase == CLOSED:
             return self.phase != CLOSED
         backend = self.backend
@@ -133,6 +134,7 @@ class Pipe(Client):
         if self.client_done or not backend.can_half_close() or not self.transport.can_write_eof():
             self.close(CloseReason.SERVER_LEFT)
             return False
+        self.tell_now()
         self.transport.write_eof()
         return True
 
