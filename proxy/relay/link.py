@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, RESUME, ClientCodec
 from proxy.errors import RemoteProtocolError
-from proxy.pool.limits import GETMODES
+from proxy.pool.limits import GETMODES, TAGS_OFF
 from proxy.pool.pool import Pool
 from proxy.pool.session import Key, Session, Waiter
 from proxy.reasons import CloseReason, DropReason
@@ -76,7 +76,9 @@ class Link(Waiter, Holder, Teller):
         """Take over what the client wants of its pool; where it has chosen nothing, what the pool has."""
         limits, codec = self.pool.limits, self.codec
         self.wants_new, self.tag, self.affinity = codec.wants_new, codec.tag, codec.affinity
-        self.picky = codec.wants_new or codec.tag is not None or codec.affinity != ""
+        # Where states are not kept apart, every client's settings make it no harder to please.
+        tagged = codec.tag is not None and limits.tags != TAGS_OFF
+        self.picky = codec.wants_new or tagged or codec.affinity != ""
         self.priority = codec.priority
         key = self.key
         self.key = self.pool.key(key.database, key.user, codec.cclass, codec.shard_key or None, codec.target)

@@ -27,8 +27,14 @@ async def test_what_a_client_wants_is_what_it_waits_for(make_scene: Make) -> Non
     picky.append(client.picky)
     assert picky == [True, False]
     assert client.key is scene.pool.key("app", "app")
-    for field, value in [("wants_new", True), ("affinity", "k"), ("tag", state)]:
+    for field, value in [("wants_new", True), ("affinity", "k")]:
         assert scene.client(**{field: value})[0].picky
+
+
+async def test_settings_are_a_wish_only_where_sessions_are_told_apart_by_them(make_scene: Make) -> None:
+    """Nearly every client has some, its application_name: it goes the warm way all the same."""
+    assert not make_scene().client(tag=object())[0].picky
+    assert make_scene(tags=TAGS_EXACT).client(tag=object())[0].picky
 
 
 async def test_who_was_in_the_queue_when_the_terms_changed_asks_by_the_new_ones_next_time(
