@@ -31,7 +31,7 @@ help:
 	@echo 'make fix            let ruff mend what it can'
 	@echo 'make compile        build the wheel with compiled hot rooms (needs gcc and python3-dev)'
 	@echo 'make test-compiled  all tests, on the compiled wheel'
-	@echo 'make bench          side by side with PgBouncer (needs pgbouncer)'
+	@echo 'make bench          beside PgBouncer and others, for half an hour (needs pgbouncer; see tests/bench/run.py)'
 	@echo 'make instructions   what an acquire and a query cost of ours, counted (needs valgrind)'
 	@echo 'make mutate         break the pool in known ways and see that the tests notice'
 	@echo 'make soak, fuzz     the tests that run for long'
@@ -58,7 +58,7 @@ compile: $(COMPILED)/.has-compiled
 test-compiled: $(COMPILED)/.has-compiled
 	@PENSTOCK_EXPECT_COMPILED=1 $(COMPILED)/bin/python -m pytest $(ARGS)
 
-bench: $(COMPILED)/.has-compiled
+bench: $(COMPILED)/.has-compiled $(COMPILED)/.has-plots
 	@$(COMPILED)/bin/python tests/bench/run.py $(ARGS)
 
 instructions: $(COMPILED)/.has-compiled
@@ -93,4 +93,10 @@ $(COMPILED)/.has-compiled: $(MADE_OF) $(SOURCES)
 	@PENSTOCK_REQUIRE_COMPILED=1 $(COMPILED)/bin/python $(PIP) wheel --no-deps --wheel-dir '$(COMPILED)/wheel' .
 	@$(COMPILED)/bin/python $(PIP) uninstall --yes penstock
 	@$(COMPILED)/bin/python $(PIP) install "$$(echo '$(COMPILED)'/wheel/penstock-*.whl)[test$(NODE)]"
+	@touch $@
+
+# What `make bench` draws with; without it there is a page without drawings.
+$(COMPILED)/.has-plots: pyproject.toml | $(COMPILED)/.has-compiled
+	@echo 'penstock: installing into $(COMPILED) what draws curves' >&2
+	@$(COMPILED)/bin/python $(PIP) install "$$(echo '$(COMPILED)'/wheel/penstock-*.whl)[bench]"
 	@touch $@

@@ -16,6 +16,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # its neighbours, wherever this is started from
 
 from units import EXTENDED, PREPARED, SIMPLE, repeat
 
