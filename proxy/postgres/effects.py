@@ -79,7 +79,7 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:  # noqa: C901  (the wa
         return False
     # One loop over a short text costs a third of the searches that it stands for.
     at: i64 = start
-    last: i64 = stop - 2
+    last: i64 = stop - 1
     called = named = False
     while at < last:
         byte = data[at]
@@ -92,8 +92,10 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:  # noqa: C901  (the wa
                 if called:
                     return False
                 named = True
-            elif byte == 59 or ((data[at - 1] | 32) == 101 and (data[at + 1] | 32) == 112):
-                # A second statement (a semicolon at the very end is none), or TEMPORARY.
+            elif byte == 59:
+                if at + 1 < last:  # at the very end it is nobody's second statement
+                    return False
+            elif (data[at - 1] | 32) == 101 and (data[at + 1] | 32) == 112:  # TEMPORARY
                 return False
         at += 1
     return True

@@ -121,12 +121,14 @@ class Link(Waiter, Holder, Teller):
         if self.watch is not None and self.session is not None:
             self.watch.answered(self.session, self.user)
         if flags & FORWARD:
-            if self.outbox is None or len(self.pool.ledger.busy) < 2 or len(codec.out) > LONGEST:
-                self.write(codec.out)
+            # It may be long, and the client idle for long: the codec does not keep it.
+            out, codec.out = codec.out, b""
+            if self.outbox is None or len(self.pool.ledger.busy) < 2 or len(out) > LONGEST:
+                self.write(out)
             elif self.unsaid:
-                self.unsaid += codec.out
+                self.unsaid += out
             else:
-                self.unsaid = codec.out
+                self.unsaid = out
                 self.outbox.add(self)
         if flags & RELEASE:
             self.release()
