@@ -16,8 +16,8 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError, CompileError, LinkError
 
-# The warm path of a query, and the cold rooms that derive from its classes, which interpreted ones may
-# not do. One mypyc call compiles them all, so that they call each other natively.
+# The warm path of a query, the login of a client, and the cold rooms that derive from their classes, which
+# interpreted ones may not do. One mypyc call compiles them all, so that they call each other natively.
 HOT_ROOMS = [
     "proxy/asked.py",
     "proxy/steps.py",
@@ -35,6 +35,13 @@ HOT_ROOMS = [
     "proxy/pool/book.py",
     "proxy/pool/stats.py",
     "proxy/pool/limits.py",
+    "proxy/postgres/messages.py",
+    "proxy/postgres/startup.py",
+    "proxy/postgres/ways.py",
+    "proxy/postgres/verifier.py",
+    "proxy/postgres/scram.py",
+    "proxy/postgres/client_proof.py",
+    "proxy/postgres/client_login.py",
     "proxy/postgres/errands.py",
     "proxy/postgres/session.py",
     "proxy/postgres/own.py",
@@ -72,6 +79,7 @@ HOT_ROOMS = [
     "proxy/tcp/session.py",
     "proxy/tcp/client.py",
     "proxy/relay/talk.py",
+    "proxy/relay/tls_transport.py",
     "proxy/relay/endpoint.py",
     "proxy/relay/holder.py",
     "proxy/relay/outbox.py",
@@ -86,6 +94,7 @@ HOT_ROOMS = [
     "proxy/relay/pipe.py",
     "proxy/relay/tied.py",
     "proxy/relay/house.py",
+    "proxy/relay/learning.py",
     "proxy/relay/entrance.py",
 ]
 

@@ -1,4 +1,7 @@
-"""The only place that makes tasks: each is kept alive by a reference, and its crash is logged."""
+"""The only place that makes tasks: each is kept alive by a reference, and its crash is logged.
+
+What is done without a task, in the step in which something comes, logs its crash in the same words.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -24,4 +27,9 @@ def _done(task: asyncio.Task[Any]) -> None:
         return
     crash = task.exception()
     if crash is not None:
-        _log.error("task_crashed", task=task.get_name(), exc_info=crash)
+        crashed(task.get_name(), crash)
+
+
+def crashed(name: str, crash: BaseException) -> None:
+    """Log what nobody was there to catch."""
+    _log.error("task_crashed", task=name, exc_info=crash)

@@ -5,7 +5,7 @@ packet the identity is frozen. Until the proof nothing an answer says depends on
 exist, and unknown users go through the same exchange as known ones.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ from proxy.reception import Refused
 from proxy.steps import Conversation, StartTls
 
 TLS_MODES: Final = ("disable", "allow", "require")
+_LET_IN: Final = authentication(AUTH_OK)
 
 
 class Destination(Protocol):
@@ -36,7 +37,7 @@ class Destination(Protocol):
 Refusal = Callable[[], tuple[str, str, str, RefusalReason] | None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # one is made for each client, and to freeze it would take longer
 class Door:
     """How one listener lets clients in.
 
@@ -108,8 +109,17 @@ def _lookup(door: Door, startup: Startup) -> Lookup | None:
 
 def welcome(parameters: Mapping[str, str], key: bytes) -> bytes:
     """The bytes that end a login: AuthenticationOk, the parameters, the cancel key, ReadyForQuery."""
-    reports = b"".join(parameter_status(name, value) for name, value in parameters.items())
-    return authentication(AUTH_OK) + reports + message(b"K", key) + READY_IDLE
+    return welcome_with(framed(parameters).values(), key)
+
+
+def framed(parameters: Mapping[str, str]) -> dict[str, bytes]:
+    """Each parameter as the message that tells it: most clients are told the same."""
+    return {name: parameter_status(name, value) for name, value in parameters.items()}
+
+
+def welcome_with(reports: Iterable[bytes], key: bytes) -> bytes:
+    """As ``welcome``, with parameters that are messages already."""
+    return b"".join((_LET_IN, *reports, message(b"K", key), READY_IDLE))
 
 
 class _Entrance:
@@ -136,7 +146,8 @@ class _Entrance:
         """Send, then wait for one whole packet; what came behind it stays in ``received``."""
         length = 4
         while len(self.received) < length:
-            self.received += yield send
+            more: bytes = yield send
+            self.received += more
             send = b""
             if self.received[:1] == b"\x16":  # a TLS handshake record, where a length begins with a zero
                 yield from self._secure_at_once()

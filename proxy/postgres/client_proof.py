@@ -210,7 +210,8 @@ class Exam:
             raise self._broken("data came ahead of the question that it should answer")
         self.inbox.cap = cap
         while True:
-            self.inbox.rest += yield send
+            received: bytes = yield send
+            self.inbox.rest += received
             send = b""
             # Looked at before its length: a second startup packet ends here, at its first byte.
             if self.inbox.rest[:1] != b"p":

@@ -5,8 +5,9 @@ import itertools
 from proxy.codec import SessionCodec
 from proxy.errors import BackendError, PoolError
 from proxy.postgres import answers
-from proxy.postgres.client_login import Admitted, welcome
+from proxy.postgres.client_login import Admitted, welcome_with
 from proxy.postgres.listening import Listening
+from proxy.postgres.messages import parameter_status
 from proxy.postgres.own import TAG, TARGET
 from proxy.postgres.own_answers import choose
 from proxy.postgres.relaying import PgClientCodec
@@ -62,12 +63,14 @@ class PgGuest(Guest):
         if reported is None:
             return None
         if self._application_name is not None:
-            reported = {**reported, "application_name": self._application_name}
+            told = parameter_status("application_name", self._application_name)
+            reported = {**reported, "application_name": told}
         if self._served.asks_role and "in_hot_standby" in reported:
             # Whichever server it was that told: this is what the client gets.
             word = self.codec.target or self._served.terms.shown.get(TARGET, "")
-            reported = {**reported, "in_hot_standby": "on" if word == "replica" else "off"}
-        return welcome(reported, cancel_key)
+            told = parameter_status("in_hot_standby", "on" if word == "replica" else "off")
+            reported = {**reported, "in_hot_standby": told}
+        return welcome_with(reported.values(), cancel_key)
 
     def turn_away(self, error: PoolError | BackendError) -> bytes:
         """FATAL, in the words of the pool or the server."""

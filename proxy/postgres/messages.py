@@ -12,6 +12,9 @@ from typing import Final
 from proxy.errors import RemoteProtocolError
 from proxy.steps import Conversation, Step
 
+_int = struct.Struct("!i").pack
+_two_ints = struct.Struct("!ii").pack
+
 PROTOCOL_3_0: Final = 0x00030000
 PROTOCOL_3_2: Final = 0x00030002  # since PostgreSQL 18; it differs in the length of cancel keys only
 CANCEL_CODE: Final = 80877102
@@ -38,7 +41,7 @@ SECRET_CAP: Final = 256  # bytes of a cancel key behind the process id
 
 def message(kind: bytes, body: bytes) -> bytes:
     """Frame one message: its type byte, its length and its body."""
-    return kind + struct.pack("!i", len(body) + 4) + body
+    return kind + _int(len(body) + 4) + body
 
 
 def cstring(text: str) -> bytes:
@@ -48,7 +51,7 @@ def cstring(text: str) -> bytes:
 
 def authentication(code: int, body: bytes = b"") -> bytes:
     """Frame an authentication message: AuthenticationOk or one of the requests."""
-    return message(b"R", struct.pack("!i", code) + body)
+    return b"R" + _two_ints(len(body) + 8, code) + body
 
 
 def query(text: str) -> bytes:

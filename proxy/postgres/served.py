@@ -11,6 +11,7 @@ from proxy.codec import SessionCodec
 from proxy.errors import LoginFailed
 from proxy.postgres import leftovers
 from proxy.postgres.accounts import Account
+from proxy.postgres.client_login import framed
 from proxy.postgres.fanout import Fanouts
 from proxy.postgres.lookup import Lookup
 from proxy.postgres.profile import Profile, Profiles
@@ -96,7 +97,7 @@ class Served:
         self._accounts = accounts
         self.lookup: Lookup | None = None  # who finds users that are not listed
         self._proven: dict[str, Account] = {}  # those of them who have proven who they are
-        self._welcomes: dict[tuple[str, str, Profile], dict[str, str]] = {}
+        self._welcomes: dict[tuple[str, str, Profile], dict[str, bytes]] = {}
         self._shown: dict[tuple[str, str, int], dict[str, str]] = {}  # what each endpoint reported last
 
     def shares_listening(self) -> bool:
@@ -213,15 +214,17 @@ class Served:
             database = login.database
         return Identity(user, database, account, login.parameters, wire=login.wire)
 
-    def reported(self, database: str, user: str, profile: Profile) -> dict[str, str] | None:
-        """What the server reports to a client with these settings, once a session has shown it."""
+    def reported(self, database: str, user: str, profile: Profile) -> dict[str, bytes] | None:
+        """What the server reports to a client with these settings, once a session has shown it: the messages
+        of the parameters, by their names.
+        """
         return self._welcomes.get((database, user, profile))
 
     def note(self, database: str, user: str, profile: Profile, reported: dict[str, str]) -> None:
         """Remember what a session reported with these settings."""
         if len(self._welcomes) >= _WELCOMES:
             self._welcomes.clear()
-        self._welcomes[database, user, profile] = dict(reported)
+        self._welcomes[database, user, profile] = framed(reported)
 
 
 def _everybody(user: str, application_name: str) -> int:

@@ -4,7 +4,6 @@
 repr and no error text ever holds a key or a password.
 """
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -138,13 +137,13 @@ def decimal(text: str) -> int | None:
 
 def encode64(data: bytes) -> str:
     """Base64 as SCRAM writes it."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def decode64(text: str) -> bytes | None:
     """Bytes out of base64; None where it is not exactly that."""
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
+        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
         return None
 

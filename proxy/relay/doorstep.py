@@ -20,6 +20,7 @@ from proxy.relay.entrance import Entrance
 from proxy.relay.house import House, Leaver
 from proxy.relay.proxy_header import MOST, HeaderReader, Origin
 from proxy.relay.tls_failures import explain
+from proxy.relay.tls_transport import TlsTransport
 from proxy.tasks import spawn
 
 _log = structlog.get_logger("penstock")
@@ -123,7 +124,13 @@ class Doorstep(Leaver):
             if tls is None:
                 await self._loop.connect_accepted_socket(entrance, sock)
             else:
-                await self._loop.connect_accepted_socket(entrance, sock, ssl=tls, ssl_handshake_timeout=left)
+                secured = TlsTransport(tls, entrance(), left, announce=True)
+
+                def below() -> Any:
+                    return secured
+
+                await self._loop.connect_accepted_socket(below, sock)
+                await secured.secured()
         except OSError as error:
             if tls is not None:
                 kind, text = explain(error, "client")

@@ -6,11 +6,16 @@ no bytes.
 
 import secrets
 import ssl
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 from mypy_extensions import mypyc_attr
 
+from proxy.pool.alarm import Alarm
+from proxy.pool.limits import OFF
 from proxy.reasons import CloseReason, RefusalReason, TlsFailure
 from proxy.relay.client import Client
 from proxy.relay.link import READY, WAITING
@@ -19,6 +24,9 @@ from proxy.relay.sockets import KeepAlive
 from proxy.relay.stopwatch import Timeouts
 
 _log = structlog.get_logger("penstock")
+# Seconds between two looks at those who log in, at least: who lets a thousand connections hang shall not
+# have us look through all of them for each.
+_BETWEEN: Final = 0.05
 
 
 class Commons:
@@ -46,6 +54,10 @@ class Leaver(ABC):
     def end(self) -> None:
         """The daemon stops."""
 
+    def too_late(self) -> None:
+        """The deadline is over with which it entered."""
+        return
+
 
 class House:
     """One listener's connections."""
@@ -67,10 +79,13 @@ class House:
         self.keepalive = keepalive
         self.tls = tls
         self.announced = announced  # connections begin with a header that says whose they are
-        self.entering: set[Leaver] = set()
+        self.entering: dict[Leaver, float] = {}  # with their deadlines
         self.clients: dict[Client, bytes] = {}  # with their cancel keys
         self.refusals: dict[str, int] = {str(reason): 0 for reason in RefusalReason}
         self.tls_failures: dict[str, int] = {str(kind): 0 for kind in TlsFailure}
+        # One of each for all connections.
+        self.ended: Callable[[Client, CloseReason], None] = self.client_ended
+        self._alarm = Alarm(time.monotonic, self._look_for_late)
 
     def next_number(self) -> int:
         """The id of a new connection, never 0."""
@@ -98,13 +113,31 @@ class House:
         """Count a TLS handshake that came to nothing."""
         self.tls_failures[kind] += 1
 
-    def enter(self, entrance: Leaver) -> None:
-        """A connection begins its login."""
-        self.entering.add(entrance)
+    def enter(self, entrance: Leaver, deadline: float = OFF) -> None:
+        """A connection begins its login; ``deadline`` (monotonic seconds) OFF: it sees to that itself."""
+        self.entering[entrance] = deadline
+        if deadline < self._alarm.at:
+            self._alarm.set(deadline, time.monotonic())
+
+    def take_deadline(self, entrance: Leaver) -> float:
+        """Whoever asks sees to the deadline of this login from now on."""
+        deadline = self.entering.get(entrance, OFF)
+        self.entering[entrance] = OFF
+        return deadline
 
     def leave(self, entrance: Leaver) -> None:
         """Its login has ended, either way."""
-        self.entering.discard(entrance)
+        self.entering.pop(entrance, None)
+
+    def _look_for_late(self, now: float) -> float:
+        """Tell those whose time is over; returns when to look again."""
+        nearest = OFF
+        for entrance, deadline in list(self.entering.items()):
+            if deadline <= now:
+                entrance.too_late()
+            else:
+                nearest = min(nearest, deadline)
+        return max(nearest, now + _BETWEEN)
 
     def new_cancel_key(self, length: int = 8) -> bytes:
         """So many random bytes that no client has; the first bit is 0, for there are drivers that mind.

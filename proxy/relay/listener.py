@@ -11,6 +11,7 @@ from proxy.relay.certificates import Kept
 from proxy.relay.doorstep import Doorstep
 from proxy.relay.entrance import Entrance
 from proxy.relay.house import House
+from proxy.relay.sockets import tune_listening
 from proxy.relay.timing import interval, sweep
 from proxy.tasks import spawn
 from proxy.unix_sockets import remove_own, remove_stale
@@ -73,7 +74,13 @@ class Listener:
                 f"listeners.{self.house.name}.address: cannot listen on {self.address}: {error}"
             ) from error
         self._server = server
+        self._tune()
         self._sweeper = spawn(self._sweep(), f"sweeper of listener {self.house.name}")
+
+    def _tune(self) -> None:
+        if self._server is not None:
+            for sock in self._server.sockets:
+                tune_listening(sock, self.house.keepalive)
 
     def _accept(self) -> Any:  # asyncio wants its own classes; the loop calls methods by name
         if self.house.announced or self._reception.begins_with_tls():
@@ -101,6 +108,7 @@ class Listener:
         house, its = self.house, other.house
         house.max_clients, house.keepalive, house.tls = its.max_clients, its.keepalive, its.tls
         house.announced = its.announced
+        self._tune()
         if self.kept is not None and other.kept is not None:
             other.kept.follow(self.kept)
         self.kept = other.kept

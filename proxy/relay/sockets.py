@@ -36,6 +36,20 @@ def tune(sock: socket.socket, keepalive: KeepAlive) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.count)
 
 
+def tune_listening(sock: socket.socket, keepalive: KeepAlive) -> None:
+    """Set the options on a socket that listens, or set them anew: whatever is accepted on it inherits them.
+
+    So an accepted connection costs none of these calls.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    tune(sock, keepalive)
+    if not keepalive.user_timeout:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+    if not keepalive.enabled:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+
+
 def peer_uid(sock: socket.socket) -> int:
     """The user that the process at the other end of a Unix socket runs as; -1 on any other socket."""
     if sock.family != socket.AF_UNIX:

@@ -1,8 +1,9 @@
 """Drives a conversation over one connection: the only place where their steps become I/O.
 
-Cold path. Whoever owns the connection passes in what it receives; the talk writes through its owner and
-ends in a future. Bytes that arrive while a step is being taken are kept; while TLS begins they cannot
-arrive, because reading was paused in the same step.
+Cold path. Whoever owns the connection passes in what it receives; the talk writes through its owner. Its
+end is told in the step in which it comes, without a task, or kept in a future. Bytes that arrive while a
+step is being taken are kept; while TLS begins they cannot arrive, because reading was paused in the same
+step.
 """
 
 import asyncio
@@ -37,19 +38,27 @@ class Talker(ABC):
         """
 
 
-class Talk:
-    """One conversation under way. ``future`` gets its result, or what it raised.
+class Driver(ABC):
+    """One conversation under way, whose end is told to ``over``.
 
     ``talker`` is a Talker, or looks like one: a compiled trait takes no interpreted subclasses, and this
     is no warm path.
     """
 
     def __init__(self, conversation: "Conversation[Any]", talker: Any) -> None:
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._ended = False
         self.early = b""  # received while a step was being taken; what the conversation never asked for stays
         self._conversation = conversation
         self._talker = talker
         self._taking_step = False
+
+    @abstractmethod
+    def over(self, result: Any, error: BaseException | None) -> None:
+        """The conversation has ended, in this step, with its result or with what it raised. Called once."""
+
+    def is_over(self) -> bool:
+        """It goes no further."""
+        return self._ended
 
     def begin(self) -> None:
         """Take the first step."""
@@ -57,28 +66,28 @@ class Talk:
 
     def feed(self, data: bytes) -> None:
         """What the other side sent."""
-        if self._taking_step or self.future.done():
+        if self._taking_step or self.is_over():
             self.early += data
         else:
             self._advance(data)
 
     def fail(self, error: BaseException) -> None:
         """The connection is lost, or nobody is interested any more."""
-        if not self.future.done():
+        if not self._ended:
+            self._ended = True
             self._conversation.close()
-            self.future.set_exception(error)
-            # Nobody may be waiting any more; the error has been dealt with where it arose.
-            self.future.exception()
+            self.over(None, error)
 
     def _advance(self, value: Any) -> None:
         while True:
             try:
                 step = self._conversation.send(value)
             except StopIteration as end:
-                if not self.future.done():
-                    self.future.set_result(end.value)
+                if not self._ended:
+                    self._ended = True
+                    self.over(end.value, None)
                 return
-            except Exception as error:  # noqa: BLE001  (it is raised again where the future is awaited)
+            except Exception as error:  # noqa: BLE001  (whoever is told deals with it)
                 self.fail(error)
                 return
             if not isinstance(step, bytes):
@@ -107,12 +116,35 @@ class Talk:
                 result = await self._talker.start_tls(step)
             else:
                 raise LocalProtocolError(f"a conversation yielded {step!r}")
-        except Exception as error:  # noqa: BLE001  (it is raised again where the future is awaited)
+        except Exception as error:  # noqa: BLE001  (whoever is told deals with it)
             self.fail(error)
             return
         except BaseException:
             self.fail(BackendError("the daemon is stopping"))
             raise
         self._taking_step = False
-        if not self.future.done():
+        if not self.is_over():
             self._advance(result)
+
+
+class Talk(Driver):
+    """A conversation whose result, or what it raised, is for whoever awaits ``future``."""
+
+    def __init__(self, conversation: "Conversation[Any]", talker: Any) -> None:
+        super().__init__(conversation, talker)
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def is_over(self) -> bool:
+        """It has ended, or whoever awaited it was cancelled."""
+        return self.future.done()
+
+    def over(self, result: Any, error: BaseException | None) -> None:
+        """Keep it."""
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+            # Nobody may be waiting any more; the error has been dealt with where it arose.
+            self.future.exception()

@@ -40,11 +40,15 @@ class Visitor(Guest):
 
 
 class Desk(Reception):
-    """Says who it is in one line: ``login NAME``, ``cancel KEY``, or something to refuse or to crash at."""
+    """Says who it is in one line: ``login NAME``, ``cancel KEY``, or something to refuse or to crash at.
+
+    ``quick NAME`` logs in, too, and nobody but the client is waited for.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.known = {""}
+        self.rest: Any = b""  # received beyond the login
 
     def log_in(
         self, local: bool, refusal: Callable[[], Any], caller: Any = None
@@ -64,8 +68,11 @@ class Desk(Reception):
         no = refusal()
         if no is not None:
             raise Refused(no[1], b"full\n", no[3])
-        yield Work(lambda: None)
-        return Visitor(self.scene, rest, self.known)
+        if word != "quick":
+            yield Work(lambda: None)
+        visitor = Visitor(self.scene, rest, self.known)
+        visitor.rest = self.rest
+        return visitor
 
     def turn_away(self, sqlstate: str, text: str, hint: str) -> bytes:
         return f"fatal {sqlstate}\n".encode()
@@ -109,6 +116,69 @@ async def test_a_login_ends_in_a_client(make_scene: Make) -> None:
     server.say(b"Z\n")
     assert wire.take() == b"Z\n"
     assert hall.house.states()["idle"] == 1
+
+
+async def test_a_login_that_waits_for_nobody_ends_in_the_step_of_its_last_word(make_scene: Make) -> None:
+    scene = make_scene()
+    hall = Hall(scene)
+    server = await scene.warm()
+    before, timer = asyncio.all_tasks(), hall.house._alarm._handle
+    wires = [hall.knock() for _ in range(3)]
+    for wire in wires:
+        wire.take()
+        wire.say(b"quick \n")
+        assert wire.take() == b"proven\nwelcome\n"
+    assert asyncio.all_tasks() == before
+    assert timer is None  # there is one for all of them, set by the first
+    assert not hall.house.entering
+    wires[0].say(b"q1\n")
+    server.say(b"Z\n")
+    assert wires[0].take() == b"Z\n"
+
+
+async def test_what_such_a_client_sent_with_its_last_word_is_not_lost(make_scene: Make) -> None:
+    scene = make_scene()
+    hall = Hall(scene)
+    server = await scene.warm()
+    wire = hall.knock()
+    hall.desk.rest = b"q1\n"
+    wire.say(b"quick \n")
+    assert server.take() == b"q1\n"
+    server.say(b"Z\n")
+    assert wire.take().endswith(b"Z\n")
+
+
+async def test_a_crash_when_the_client_is_let_in_closes_the_connection(
+    make_scene: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hall = Hall(make_scene())
+    wire = hall.knock()
+    hall.desk.rest = None  # no bytes at all
+    wire.say(b"quick \n")
+    assert wire.closed
+    assert not hall.house.entering
+    assert "task_crashed" in capsys.readouterr().out
+    wire.lose()
+    assert not hall.house.clients
+
+
+async def test_each_login_has_its_own_deadline_though_one_timer_serves_them_all(make_scene: Make) -> None:
+    hall = Hall(make_scene())
+    wires = []
+    for timeout in (10.0, 0.05, 0.3):
+        hall.login_timeout = timeout
+        wires.append(hall.knock())
+    async with asyncio.timeout(10):
+        while len(hall.house.entering) > 2:
+            await asyncio.sleep(0.001)
+    assert [wire.closed for wire in wires] == [False, True, False]
+    async with asyncio.timeout(10):
+        while len(hall.house.entering) > 1:
+            await asyncio.sleep(0.001)
+    assert [wire.closed for wire in wires] == [False, True, True]
+    assert hall.house.refusals[RefusalReason.LOGIN_TIMEOUT] == 2
+    wires[0].say(b"quick \n")
+    assert hall.house.clients
 
 
 async def test_what_was_sent_ahead_of_the_welcome_is_not_lost(make_scene: Make) -> None:

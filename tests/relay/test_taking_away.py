@@ -20,6 +20,7 @@ from proxy.relay.endpoint import Endpoint
 from proxy.relay.opener import SocketOpener
 from proxy.relay.sockets import KeepAlive
 from proxy.relay.tls import ServerFiles
+from proxy.relay.tls_transport import TlsTransport
 from proxy.steps import Conversation
 from relay.stage import LineSession, NoEndpoint, Scene, Transport, turns
 from servers import Certificates
@@ -123,7 +124,10 @@ def test_a_peek_at_a_real_connection(runner: asyncio.Runner, tls: bool, certific
         _, backend = _backend(endpoint)
         if tls:
             # A plain connection that becomes TLS, as PostgreSQL's do, is made in one go here.
-            await loop.create_connection(lambda: backend, "127.0.0.1", endpoint.port, ssl=ours)
+            assert ours is not None
+            secured = TlsTransport(ours, backend, 10.0, server_side=False, announce=True)
+            await loop.create_connection(lambda: secured, "127.0.0.1", endpoint.port)
+            await secured.secured()
         else:
             await endpoint.connect(backend)
         await teller.arrived.wait()
