@@ -4,6 +4,7 @@ Imports nothing but click until a command runs, so that ``--help``, ``--version`
 Says configuration mistakes one per line on standard error and never a value with them.
 """
 
+import gc
 import sys
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,10 @@ def serve(file: Path | None, words: tuple[str, ...]) -> None:
     for place, sentence in loaded.warnings():
         structlog.get_logger().warning("configuration_warned", place=place, sentence=sentence)
     again = partial(reread, file, parse_overrides(words))
+    # What has been imported and read stays as long as the process: the collector need not look through it
+    # again each time, which is a pause for every client.
+    gc.collect()
+    gc.freeze()
     sys.exit(uvloop.run(Daemon(settings, again).run()))
 
 

@@ -6,6 +6,7 @@ for by conversations and done off the event loop, once for each secret. No repr 
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Iterable
 from secrets import token_bytes
 from typing import Final
@@ -60,6 +61,7 @@ class Account:
         self.client_key: bytes | None = None
         self._derived: Verifier | None = None
         self._salted: dict[tuple[bytes, int], bytes] = {}
+        self._slow_work = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Account({self.name!r})"
@@ -128,22 +130,24 @@ class Account:
             self._derived = old._derived
             self._salted = dict(old._salted)
 
-    # These two run in worker threads. Two at once do the same work twice at worst, and agree on one result.
+    # These two run in worker threads, one at a time for one account: of a storm of logins the first does the
+    # work, and the others find it done.
 
     def _derive(self) -> Verifier:
-        if self._derived is None:
-            made = Verifier.make(self.password or "")
-            self._derived = self._derived or made
-        return self._derived
+        with self._slow_work:
+            if self._derived is None:
+                self._derived = Verifier.make(self.password or "")
+            return self._derived
 
     def _salt(self, salt: bytes, iterations: int) -> bytes:
-        found = self._salted.get((salt, iterations))
-        if found is None:
-            found = salt_password(self.password or "", salt, iterations)
-            if len(self._salted) >= SALTED_CAP:
-                self._salted.clear()
-            self._salted[salt, iterations] = found
-        return found
+        with self._slow_work:
+            found = self._salted.get((salt, iterations))
+            if found is None:
+                found = salt_password(self.password or "", salt, iterations)
+                if len(self._salted) >= SALTED_CAP:
+                    self._salted.clear()
+                self._salted[salt, iterations] = found
+            return found
 
 
 class Directory:

@@ -1,4 +1,6 @@
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -50,6 +52,23 @@ def test_md5_hashes_are_those_of_pg_shadow() -> None:
     assert Account("ann", verifier=QUICK).md5_hash() is None
 
 
+def test_a_storm_of_logins_does_the_slow_work_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[bytes] = []
+
+    def slow(password: str | bytes, salt: bytes, iterations: int) -> bytes:
+        done.append(salt)
+        time.sleep(0.02)
+        return salt_password(password, salt, iterations)
+
+    monkeypatch.setattr("proxy.postgres.accounts.salt_password", slow)
+    account = Account("ann", password="secret")
+    with ThreadPoolExecutor(4) as threads:
+        steps = [next(account.salted_password(salt, 2)) for salt in (b"salt", b"other") for _ in range(4)]
+        found = list(threads.map(lambda step: step.call(), steps))
+    assert len(set(found)) == 2
+    assert sorted(done) == [b"other", b"salt"]
+
+
 def test_a_password_is_turned_into_a_verifier_once() -> None:
     account = Account("ann", password="secret")
     first, works = settle(account.scram_verifier())
@@ -63,7 +82,7 @@ def test_two_derivations_at_once_agree() -> None:
     account = Account("ann", password="secret")
     one, other = account.scram_verifier(), account.scram_verifier()
     works = [next(one), next(other)]
-    assert works[0].call() is works[1].call()  # type: ignore[union-attr]
+    assert works[0].call() is works[1].call()
 
 
 def test_a_given_verifier_is_used_as_it_is() -> None:
