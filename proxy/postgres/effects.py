@@ -30,6 +30,12 @@ UNLISTENS: Final = 512
 ENDS: Final = 1024  # state that is there may end
 PINNED: Final = 2048  # not said by a text: the client keeps its session
 
+# Of what is shorter than any other statement only these.
+_SHORT: Final = frozenset(
+    word + end
+    for word in (b"BEGIN", b"COMMIT", b"ROLLBACK", b"END", b"begin", b"commit", b"rollback", b"end")
+    for end in (b"\0", b";\0")
+)
 # A text up to this long is looked at byte by byte.
 _NEAR: Final = 2_048
 # The bytes that tell there: ( ; _ m.
@@ -65,7 +71,9 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:  # noqa: C901  (the wa
 
     Of the commonest statements only, and those without a call; whatever else it is has to be looked at.
     """
-    if stop - start < 12 or stop - start > _NEAR:
+    if stop - start < 12:
+        return data[start:stop] in _SHORT
+    if stop - start > _NEAR:
         return False
     first, third = data[start] | 32, data[start + 2] | 32
     if first == 115 or first == 100:  # SELECT, DELETE

@@ -309,6 +309,9 @@ class Requests(Pieces):
         return PASS
 
     def _query(self, data: bytes, pos: int, stop: int) -> int:
+        if is_plain(data, pos + 5, stop):
+            self.querying()
+            return PASS
         verdict = PASS
         if concerns(data, pos + 5, stop):
             verdict = asides.own_query(self, data, pos, stop)

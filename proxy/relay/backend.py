@@ -39,6 +39,7 @@ class SocketBackend(Backend, Talker):
         self.recovery_cancels = False
         self.cancels: set[asyncio.Task[None]] = set()  # cancel requests that may still arrive
         self._transport: Any = None
+        self._send: Any = None  # the transport's write, bound once
         self._talk: Talk | None = None
         self._early = b""  # said between two who listen: it belongs to the next of them
         self._poll: Any = None  # tells what the socket has, without reading it
@@ -55,7 +56,7 @@ class SocketBackend(Backend, Talker):
 
     def connection_made(self, transport: Any) -> None:
         """The connection stands, or its TLS does."""
-        self._transport = transport
+        self._transport, self._send = transport, transport.write
         sock = transport.get_extra_info("socket")
         tune(sock, self.endpoint.keepalive)
         self._place = place_of(transport)
@@ -122,7 +123,7 @@ class SocketBackend(Backend, Talker):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the server."""
-        self._transport.write(data)
+        self._send(data)
 
     def pause_reading(self) -> None:
         """The holder takes no more bytes for now."""
@@ -334,4 +335,5 @@ class SocketBackend(Backend, Talker):
     async def start_tls(self, step: StartTls) -> bytes | None:
         """Turn the connection into a TLS connection; the server's certificate. Raises BackendError."""
         self._transport = await self.endpoint.start_tls(self._transport, self)
+        self._send = self._transport.write
         return told(step, self._transport)

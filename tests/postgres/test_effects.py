@@ -141,7 +141,7 @@ def test_which_settings_a_statement_names(text: str, expected: list[str] | None)
 
 WORDS = """select |SELECT |insert into |update t set a = 1|delete from t|with x as |1|a_b|(|)|;| ; | temp |
  TEMP| Temporary t|into|employees|set_config('a', 'b', false)|--\n|/* */|pg_advisory_lock|penstock.getmode|
- set |show |deallocate all|\n|'x'"""
+ set |show |deallocate all|\n|'x'|begin|COMMIT|end|rollback|begin;"""
 PIECES = st.sampled_from(WORDS.split("|"))
 
 
