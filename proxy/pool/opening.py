@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from proxy.errors import BackendError, ProxyError
-from proxy.pool.endpoints import HALF_OPEN, Endpoint, is_of_the_endpoint, is_starting
+from proxy.pool.endpoints import Endpoint, is_of_the_endpoint, is_starting
 from proxy.pool.gate import Gate
 from proxy.pool.ledger import Ledger
 from proxy.pool.limits import Limits
@@ -71,8 +71,12 @@ class Opening:
 
     def start(self, session: Session) -> None:
         """Open this session, which has its slot already, as soon as the gate lets it through."""
-        self._gates[session.endpoint].waiting.append(session)
-        self._advance(session.endpoint)
+        endpoint = session.endpoint
+        if endpoint.probe is session:
+            # Said here, not when its time has come: a client may be the first to ask then.
+            _log.info("breaker_half_open", pool=self._ledger.name, endpoint=endpoint.name)
+        self._gates[endpoint].waiting.append(session)
+        self._advance(endpoint)
 
     def adjust(self) -> None:
         """The limits have changed, and with them the width of the gates."""
@@ -243,8 +247,6 @@ class Opening:
 
     def _try_again(self, what: object) -> None:
         del self._retries[what]
-        if isinstance(what, Endpoint) and what.breaker(self._clock()) == HALF_OPEN:
-            _log.info("breaker_half_open", pool=self._ledger.name, endpoint=what.name)
         self._retry()
 
 
