@@ -89,6 +89,10 @@ class SessionCodec(ABC):
     def unlinked(self, data: bytes) -> str:
         """Look at what the server said while nobody held the session; "" when that is harmless."""
 
+    def last_words(self) -> str:
+        """What the server said to end the session, while a client held it; "" when it has not."""
+        return ""
+
     @abstractmethod
     def farewell(self) -> bytes:
         """The bytes that end the session politely; b"" where the server could not read them."""

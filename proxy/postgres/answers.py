@@ -153,12 +153,15 @@ def session_lost(state: ClientState) -> bytes | None:
     """The session died: an error for what was outstanding, or None where the client must be closed.
 
     Outside a transaction the client loses only the answer. Inside one it must not go on, for what it
-    believes to be one transaction would then be two; nor in session mode, whose session is its own. Where
-    the server has answered nothing since its BEGIN, the transaction has failed and the client may go on.
+    believes to be one transaction would then be two; nor in session mode, whose session is its own; nor
+    where it is not certain which answers are owed. Where the server has answered nothing since its BEGIN,
+    the transaction has failed and the client may go on.
     """
     begins = state.deferred == SENT or (state.seen == 0 and state.status == IN_TRANSACTION)
     in_transaction = state.status != IDLE and not begins
-    if state.pool_mode == SESSION_MODE or state.pins or in_transaction or state.back_need or state.back_tail:
+    if state.pool_mode == SESSION_MODE or state.pins or in_transaction or state.doubt:
+        return None
+    if state.back_need or state.back_tail:
         return None
     end = ready(IDLE)
     if begins:

@@ -10,7 +10,7 @@ from librt.strings import read_i32_be
 
 from proxy.codec import FORWARD, RECOVER, RELEASE, RESUME
 from proxy.errors import RemoteProtocolError
-from proxy.postgres import asides, completing, marking, noting, overheard, pinning, starting
+from proxy.postgres import asides, completing, marking, noting, overheard, pinning, reporting, starting
 from proxy.postgres.requests import Requests
 from proxy.postgres.session_role import READ_ONLY_ERROR
 from proxy.postgres.state import (
@@ -137,7 +137,7 @@ class Responses(Requests):
         elif kind == 69:  # E
             return self._failed(data[pos:stop])
         elif kind == 83:  # S
-            self._parameter(data[pos + 5 : stop])
+            reporting.changed(self, data[pos + 5 : stop])
         elif kind == 65:  # A
             return overheard.notified(self, data[pos:stop])
         elif kind == 71:  # G
@@ -228,7 +228,7 @@ class Responses(Requests):
         if self.status != IDLE:
             # Whatever is in doubt, a client's transaction stays on its session.
             return flags
-        if self.doubt:
+        if self.doubt or (self.session is not None and self.session.ended):
             return flags | RECOVER
         if self.need:
             # The server has ended a copy while the client is still in the middle of its data.
@@ -250,9 +250,12 @@ class Responses(Requests):
 
     def _failed(self, message: bytes) -> bytes | None:
         """An ErrorResponse; returns what replaces it."""
-        self.failed_at = self.seen
         if self.opening:
+            self.failed_at = self.seen
             return _OPENING
+        if reporting.has_ended(self, message):
+            return b""
+        self.failed_at = self.seen
         if self.asked is not None:
             noting.failed(self, message)
         if self.unlistens and self.listening is not None:
@@ -264,9 +267,6 @@ class Responses(Requests):
         if self.copy_synced:
             # Whether that Sync was read before or after this is not told.
             self.doubt = True
-        # The severity that is never translated comes second.
-        if message.startswith((b"VFATAL\0", b"VPANIC\0"), message.find(b"\0", 5) + 1):
-            self.saw_fatal = True
         if READ_ONLY_ERROR in message and self.session is not None:
             self.session.server.refused()
         for marker, refusal in self.faults.items():
@@ -318,7 +318,7 @@ class Responses(Requests):
                 self.back_start = end
                 return end
             if kind == 83:
-                self._parameter(data[at + 5 : stop])
+                reporting.changed(self, data[at + 5 : stop])
             if kind != 49 and kind != 50:
                 passing += data[at:stop]
             at = stop
@@ -337,13 +337,3 @@ class Responses(Requests):
             self._failed(b"")
         elif kind == 71:
             asides.copy_in_started(self)
-
-    def _parameter(self, body: bytes) -> None:
-        name, _, value = body.decode("utf-8", "replace").removesuffix("\0").partition("\0")
-        session = self.session
-        if session is None:
-            return
-        session.reported[name] = value
-        session.server.note(name, value, True)
-        session.profile = self.profiles.changed_if_tracked(self.profile, name.lower(), value)
-        self.want(session.profile)

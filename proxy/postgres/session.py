@@ -76,6 +76,7 @@ class PgSessionCodec(StatementHolder):
         self.tls = False
         self.direct = False  # TLS began without a request for it, and does so for a cancel request
         self.spoiled = ""  # why nobody may have it any more
+        self.ended = ""  # what the server said to end it, behind the last answer to its holder
         self.mute = False  # cut in the middle of a message: nothing that we send would be read as one
         self.tail = b""  # the beginning of a message that came while nobody held it
         self.endpoint = 0  # the number of its server in the pool
@@ -331,6 +332,10 @@ class PgSessionCodec(StatementHolder):
             return str(error)
         self.tail = inbox.rest
         return ""
+
+    def last_words(self) -> str:
+        """Its FATAL."""
+        return self.ended
 
     def process(self) -> int:
         """The backend process, as the server's log has it."""

@@ -267,8 +267,7 @@ def test_postgres_u02_each_runs_as_itself_and_a_wrong_password_leaves_nothing(
         try:
             text = trusting(more='\n[users.zoe]\npassword = "zoe"\n').replace('auth = "trust"', "")
             penstock = make_proxy(text, max=2)
-            at_rest(penstock)
-            opened = pool_of(penstock)["opened"]
+            opened = wait_for(penstock, idle=1)["opened"]
             with pytest.raises(psycopg.OperationalError, match="password"):
                 psycopg.connect(penstock.dsn("zoe", "app", "wrong"))
             assert pool_of(penstock)["opened"] == opened

@@ -1,5 +1,7 @@
 """The server goes away, comes back, or says no: what clients are told, and that all heals by itself."""
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -10,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from integration.looking import at_rest, directly, pool_of, trusting, until, wait_for
+from integration.looking import at_rest, directly, pool_of, sessions_on, trusting, until, wait_for
 from integration.raw import Raw, error_of, query, rows, startup
 from proxy.embedded import EmbeddedPostgres
 from servers import Penstock, free_port
@@ -119,6 +121,29 @@ def test_every_session_is_ended_while_fifty_clients_work_and_the_pool_heals(
     for holder in holders:
         holder.close()
     at_rest(penstock)
+
+
+def test_a_session_that_ends_right_behind_an_answer_takes_nothing_from_its_client(
+    make_proxy: Make, postgres: EmbeddedPostgres
+) -> None:
+    """The proxy is stopped meanwhile, so that it reads the answer and the server's last words at once."""
+    penstock = make_proxy(trusting(), max=1)
+    with Raw.logged_in(penstock.port) as client, directly(postgres) as server:
+        pid = int(client.value("SELECT pg_backend_pid()"))
+        client.send(query("SELECT 'answered' FROM pg_sleep(0.3)"))
+        until(lambda: any(row[:2] == (pid, "active") for row in sessions_on(server)))
+        os.kill(penstock.pid, signal.SIGSTOP)
+        try:
+            until(lambda: any(row[:2] == (pid, "idle") for row in sessions_on(server)))
+            server.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        finally:
+            os.kill(penstock.pid, signal.SIGCONT)
+        assert rows(client.until_ready()) == [b"\0\1\0\0\0\x08answered"]
+        # asyncpg, for one, is of no use any more when it is told of an error that it has not asked for.
+        answer = client.ask("SELECT pg_backend_pid()")
+        assert [kind for kind, _ in answer] == [b"T", b"D", b"C", b"Z"]
+        assert int(rows(answer)[0][6:]) != pid
+    assert at_rest(penstock)["drops"]["server_fatal"] == 1
 
 
 def test_a_client_in_a_transaction_gets_an_error_and_others_go_on(

@@ -366,6 +366,10 @@ class Scene:
         self.releases += 1
 
     def _give_back(self) -> None:
+        if self.session.last_words():
+            self.codec.part()
+            self.is_linked = False
+            return
         if self.codec.is_clean():
             self._release()
             return

@@ -3,14 +3,18 @@
 import pytest
 
 from postgres.playbook import (
+    BOUND,
     COPY_IN,
+    PARSED,
     Scene,
     bind,
     copy_data,
     copy_done,
     done,
     execute,
+    failed,
     flush,
+    new_session,
     notice,
     parse,
     selected,
@@ -137,6 +141,41 @@ def test_the_last_words_of_the_server_are_the_answer() -> None:
     scene = Scene().client(query("a"), query("b")).server(error("FATAL", "57P01", "going down"))
     scene.lose_session()
     assert scene.client_told() == ["E 57P01", "Z I", "E 08006", "Z I"]
+
+
+GOING = error("FATAL", "57P01", "going down")
+
+
+@pytest.mark.parametrize("at", range(len(GOING) + 1))
+def test_a_session_that_ends_behind_the_last_answer_is_not_the_client_s_loss(at: int) -> None:
+    """The server may be told to end a session right behind its answer, and one read may have both."""
+    scene = Scene().client(query("SELECT 1")).server(selected("1") + GOING[:at])
+    if at == 0:
+        assert not scene.is_linked
+        return
+    if at < len(GOING):
+        scene.server(GOING[at:])
+    assert scene.client_told() == told(selected("1"))
+    assert not scene.is_linked
+    assert scene.releases == 0
+    assert scene.session.last_words() == "going down"
+    scene.session = new_session(scene.profiles)
+    assert scene.client(query("SELECT 2")).server(selected("2")).client_got() == selected("2")
+    assert scene.releases == 1
+
+
+@pytest.mark.parametrize(("mode", "status"), [("transaction", "T"), ("transaction", "E"), ("session", "I")])
+def test_a_session_that_ends_in_the_hands_of_its_client_tells_the_client(mode: str, status: str) -> None:
+    scene = Scene(mode).client(query("BEGIN")).server(done("BEGIN"), ready(ord(status)), GOING)
+    assert scene.client_told() == ["C BEGIN", f"Z {status}", "E 57P01"]
+    assert scene.lose_session() is None
+
+
+def test_where_it_is_not_certain_what_is_owed_the_client_cannot_go_on() -> None:
+    scene = Scene().client(parse("COPY IN"), bind(), execute(), sync()).server(PARSED, BOUND, COPY_IN)
+    scene.server(failed("57014"))
+    assert scene.codec.doubt
+    assert scene.lose_session() is None
 
 
 @pytest.mark.parametrize("status", "TE")

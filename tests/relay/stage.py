@@ -103,6 +103,10 @@ class LineSession(SessionCodec):
     def __init__(self) -> None:
         self.owner = ""  # whose settings it has
         self.noted: list[bytes] = []
+        self.ended = ""
+
+    def last_words(self) -> str:
+        return self.ended
 
     def _ask(self, text: bytes) -> Conversation[None]:
         answer: bytes = yield text
@@ -175,6 +179,11 @@ class LineClient(ClientCodec):
         self.owed -= data.count(b"Z")
         if self.owed or self.inside or b"Z" not in data:
             return FORWARD
+        before, end, after = data.rpartition(b"Z\n")
+        if after == b"bye\n":
+            assert self.session is not None
+            self.session.ended, self.out = after.decode(), before + end
+            return FORWARD | RECOVER
         if self.stray:
             return FORWARD | RECOVER
         if self.again:

@@ -545,6 +545,24 @@ async def test_an_idle_session_that_says_something_fatal_is_not_handed_out(make_
     assert wire.take() == b"Z\n"
 
 
+async def test_a_session_that_ends_right_behind_an_answer_goes_and_its_client_stays(make_scene: Make) -> None:
+    scene = make_scene()
+    server = await scene.warm()
+    _, wire = scene.client()
+    wire.say(b"q1\n")
+    server.say(b"Z\nbye\n")
+    assert wire.take() == b"Z\n"
+    assert scene.shows(closing=1)
+    assert scene.pool.counters.drops[DropReason.SERVER_FATAL] == 1
+    server.lose()
+    wire.say(b"q2\n")
+    await turns()
+    assert scene.server is not server
+    scene.server.say(b"Z\n")
+    assert wire.take() == b"Z\n"
+    assert scene.ended == []
+
+
 async def test_a_client_that_is_ended_twice_is_ended_once(make_scene: Make) -> None:
     scene = make_scene()
     await scene.warm()
