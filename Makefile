@@ -21,7 +21,7 @@ NODE := $(shell command -v npm >/dev/null || echo ,node)
 # what is installed, in subprocesses too.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help run test check fix compile test-compiled bench instructions mutate soak fuzz clean
+.PHONY: help run test check fix compile test-compiled bench newer-pgbouncer instructions mutate soak fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make compile        build the wheel with compiled hot rooms (needs gcc and python3-dev)'
 	@echo 'make test-compiled  all tests, on the compiled wheel'
 	@echo 'make bench          beside PgBouncer and others, for half an hour (needs pgbouncer; see tests/bench/run.py)'
+	@echo 'make newer-pgbouncer  build the one of a newer Debian, for make bench to compare with, too'
 	@echo 'make instructions   what an acquire and a query cost of ours, counted (needs valgrind)'
 	@echo 'make mutate         break the pool in known ways and see that the tests notice'
 	@echo 'make soak, fuzz     the tests that run for long'
@@ -60,6 +61,9 @@ test-compiled: $(COMPILED)/.has-compiled
 
 bench: $(COMPILED)/.has-compiled $(COMPILED)/.has-plots
 	@$(COMPILED)/bin/python tests/bench/run.py $(ARGS)
+
+newer-pgbouncer:
+	@tests/bench/newer-pgbouncer build/pgbouncer
 
 instructions: $(COMPILED)/.has-compiled
 	@$(COMPILED)/bin/python tests/bench/instructions.py

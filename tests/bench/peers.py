@@ -5,6 +5,7 @@ install. What is not said here is each program's default. A peer's text for the 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from proxy.embedded import EmbeddedPostgres, binaries
 
 POOL = 8
 MAX_CLIENTS = 6000
+# Where `make newer-pgbouncer` puts one.
+BUILT = Path(__file__).parents[2] / "build" / "pgbouncer"
 
 
 def penstock(
@@ -36,12 +39,13 @@ def penstock(
 
 
 def pgbouncers() -> list[str]:
-    """Every PgBouncer of the machine, the oldest first; those of BENCH_PGBOUNCER (PATH:PATH) where it is set.
+    """Every PgBouncer that is here, the oldest first; those of BENCH_PGBOUNCER (PATH:PATH) where it is set.
 
     Two of the same version count once. Missing where there is none.
     """
     named = os.environ.get("BENCH_PGBOUNCER", "")
     folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/usr/local/sbin", "/usr/local/bin"]
+    folders.append(str(BUILT))
     candidates = named.split(":") if named else [f"{folder}/pgbouncer" for folder in folders if folder]
     found: dict[tuple[int, ...], str] = {}
     for path in candidates:
@@ -70,6 +74,7 @@ def pgbouncer(
     program = program or pgbouncers()[0]
     version = ".".join(map(str, version_of([program, "--version"])))
     folder, port, server = place.room("pgbouncer"), free_port(), place.server
+    program = shutil.copy(program, folder)  # whoever runs it may not see where it was built
     secret = scram_verifier(server) if verifiers else server.password
     _write(folder / "users.txt", f'"{server.user}" "{secret}"\n')
     login = f"host=127.0.0.1 port={server.port} dbname={server.database} user={server.user}"

@@ -105,15 +105,22 @@ def _opponents(
 def _preparing(path: str, clients: int, tps: float, cpu: float) -> Opponent:
     """A PgBouncer through which clients can prepare: in transaction mode where it can do that."""
     make = partial(peers.pgbouncer, program=path)
-    if version_of([path, "--version"]) >= TRACKS_STATEMENTS:
+    if tracks_statements(path):
         more = "max_prepared_statements = 100\n"
         return Opponent(partial(make, more=more, label="max_prepared_statements=100"), tps, cpu)
     note = (
         "this PgBouncer cannot track prepared statements, so it runs in session mode and has as many "
         f"sessions as there are clients ({clients}); Penstock has {peers.POOL}"
     )
-    label = f"session mode, {clients} sessions"
-    return Opponent(partial(make, mode="session", pool=clients, label=label), tps, cpu, note=note)
+    make = partial(make, mode="session", pool=clients, label=f"session mode, {clients} sessions")
+    if any(tracks_statements(other) for other in peers.pgbouncers()):
+        return Opponent(make, None, None, note=f"{note}. The target is against the one that can")
+    return Opponent(make, tps, cpu, note=note)
+
+
+def tracks_statements(path: str) -> bool:
+    """Clients of this PgBouncer can prepare in transaction mode."""
+    return version_of([path, "--version"]) >= TRACKS_STATEMENTS
 
 
 def _tls(bench: Bench) -> Iterator[Row]:
