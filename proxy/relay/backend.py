@@ -23,7 +23,6 @@ from proxy.steps import Conversation, StartTls
 from proxy.tasks import spawn
 
 _CANCEL_AGAIN = 1.0  # seconds between two cancel requests for what a vanished client left running
-_GONE = "the server closed the connection"
 
 
 class SocketBackend(Backend, Talker):
@@ -44,7 +43,7 @@ class SocketBackend(Backend, Talker):
         self._early = b""  # said between two who listen: it belongs to the next of them
         self._poll: Any = None  # tells what the socket has, without reading it
         self._lost = False
-        self._lost_why = _GONE
+        self._lost_why = "the server closed the connection"
         self._heard_end = False  # the server said all, and we may still speak
         self._was_cut = False  # the connection broke: it did not end
         self._place = ""  # the address that it is connected to, unless that is a Unix socket
@@ -152,6 +151,18 @@ class SocketBackend(Backend, Talker):
     def was_cut(self) -> bool:
         """The session did not end: it broke, or was taken away."""
         return self._was_cut or bool(self._taken)
+
+    def go_home(self) -> None:
+        """Whoever held the session has let go of it, as it should be: it is the pool's again."""
+        pool, session = self.pool, self.session
+        if pool.limits.tags:
+            session.tag = self.codec.tag()
+        if pool.resets:
+            pool.reset(session)
+        elif self.cancels:
+            pool.recover(session)  # one that is still on its way must not meet the next client's query
+        else:
+            pool.release(session)
 
     def cancel(self) -> "asyncio.Task[None]":
         """Ask the server, over a connection of its own, to cancel what the session runs now."""

@@ -209,7 +209,7 @@ class ListenHub(Hub, Holder):
         if self._may_reopen():
             self.take(session, backend)
         else:
-            _release(self.pool, session, backend)
+            backend.go_home()
 
     # -- as the holder of the session -----------------------------------------------------------
 
@@ -275,12 +275,4 @@ async def _give_back(pool: Pool, session: Session, backend: SocketBackend, talk:
             pool.drop(session, DropReason.UNCERTAIN)
         raise
     if session.state == BUSY:
-        _release(pool, session, backend)
-
-
-def _release(pool: Pool, session: Session, backend: SocketBackend) -> None:
-    session.tag = backend.codec.tag()
-    if pool.resets:
-        pool.reset(session)
-    else:
-        pool.release(session)
+        backend.go_home()

@@ -6,7 +6,7 @@ Nothing of the guest is left on the session: whoever holds it next finds it as i
 from proxy.errors import ProxyError
 from proxy.pool.limits import GETMODES, OFF
 from proxy.pool.pool import Pool
-from proxy.pool.session import Key, Session
+from proxy.pool.session import Key
 from proxy.reasons import DropReason
 from proxy.reception import Guest
 from proxy.relay.backend import SocketBackend
@@ -48,12 +48,4 @@ async def learn(guest: Guest, pool: Pool) -> None:
         pool.drop(session, DropReason.PREPARE_FAILED)
         raise
     codec.part()
-    _give_back(pool, session, backend)
-
-
-def _give_back(pool: Pool, session: Session, backend: SocketBackend) -> None:
-    session.tag = backend.codec.tag()
-    if pool.resets:
-        pool.reset(session)
-    else:
-        pool.release(session)
+    backend.go_home()

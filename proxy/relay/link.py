@@ -153,20 +153,10 @@ class Link(Waiter, Holder, Teller):
 
     def release(self) -> None:
         """The unit of work is over: the session goes home as it is."""
-        backend, session = self.backend, self.session
+        backend = self.backend
         assert backend is not None
-        assert session is not None
         self.part(backend)
-        pool = self.pool
-        if pool.limits.tags:
-            session.tag = backend.codec.tag()
-        if pool.resets:
-            pool.reset(session)
-        elif backend.cancels:
-            # One that is still on its way must not meet the next client's query.
-            pool.recover(session)
-        else:
-            pool.release(session)
+        backend.go_home()
 
     def _after(self, flags: int) -> None:
         """The rarer things that follow from what a session said."""

@@ -1,6 +1,6 @@
 import hashlib
-import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -54,17 +54,24 @@ def test_md5_hashes_are_those_of_pg_shadow() -> None:
 
 def test_a_storm_of_logins_does_the_slow_work_once(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[bytes] = []
+    all_came = Barrier(4)
 
-    def slow(password: str | bytes, salt: bytes, iterations: int) -> bytes:
+    def noted(password: str | bytes, salt: bytes, iterations: int) -> bytes:
         done.append(salt)
-        time.sleep(0.02)
         return salt_password(password, salt, iterations)
 
-    monkeypatch.setattr("proxy.postgres.accounts.salt_password", slow)
+    def call(step: Work) -> bytes:
+        all_came.wait(10)  # nobody begins before all four threads are at it
+        salted: bytes = step.call()
+        return salted
+
+    monkeypatch.setattr("proxy.postgres.accounts.salt_password", noted)
     account = Account("ann", password="secret")
     with ThreadPoolExecutor(4) as threads:
-        steps = [next(account.salted_password(salt, 2)) for salt in (b"salt", b"other") for _ in range(4)]
-        found = list(threads.map(lambda step: step.call(), steps))
+        steps = [
+            next(account.salted_password(salt, 20_000)) for salt in (b"salt", b"other") for _ in range(4)
+        ]
+        found = list(threads.map(call, steps))
     assert len(set(found)) == 2
     assert sorted(done) == [b"other", b"salt"]
 
