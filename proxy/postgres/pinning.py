@@ -7,7 +7,8 @@ the server is asked what is there. While something is that cannot be undone the 
 
 from typing import Final
 
-from proxy.codec import PREPARE, RELEASE
+from proxy.codec import PREPARE, RECOVER, RELEASE
+from proxy.errors import BackendError
 from proxy.postgres import asides, leftovers
 from proxy.postgres.effects import (
     ENDS,
@@ -191,8 +192,9 @@ def unit_ended(state: ClientState) -> int:
     """The session could go home, but for what may be left on it: the flags that follow."""
     rules, session = state.terms.rules, state.session
     found, state.suspects = state.suspects, PINNED if state.pins else 0
+    home = RECOVER if session is not None and session.ended else RELEASE
     if rules is None or session is None:
-        return RELEASE
+        return home
     asked = rules.asking(state.listening is not None)
     if found & SETTINGS:
         session.touched_by = state.number
@@ -203,7 +205,7 @@ def unit_ended(state: ClientState) -> int:
     if found & ENDS:
         state.asks |= state.pins & ~LOADED
     if not state.asks:
-        return 0 if state.pins else RELEASE
+        return 0 if state.pins else home
     # The question takes the unnamed statement from the session.
     state.note_unnamed(session)
     return PREPARE
@@ -214,6 +216,9 @@ def ask(state: ClientState) -> Conversation[bytes]:
     session, rules = state.session, state.terms.rules
     assert session is not None
     assert rules is not None
+    if session.ended:
+        # What the client has set on it is not known, and its other sessions would lack that.
+        raise BackendError(f"the server said: {session.ended}")
     asks, state.asks = state.asks, 0
     session.littered = True  # where we do not get so far as to know better
     told: list[bytes] = []

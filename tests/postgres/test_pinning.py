@@ -19,9 +19,10 @@ from postgres.playbook import (
     sync,
     told,
 )
-from proxy.codec import FORWARD, PREPARE, RELEASE, REPLY
+from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, REPLY
+from proxy.errors import BackendError
 from proxy.postgres.effects import KINDS
-from proxy.postgres.messages import message, parameter_status, query, ready
+from proxy.postgres.messages import error, message, parameter_status, query, ready
 from proxy.postgres.profile import TRACKED, Profiles
 from proxy.postgres.relaying import PgClientCodec
 from proxy.postgres.state import STATEMENT_MODE, TRANSACTION_MODE
@@ -254,6 +255,26 @@ def test_load_cannot_be_undone() -> None:
     held.settles()
     assert held.codec.pinned() == "load"
     assert held.codec.recovery() is None
+
+
+GOING = error("FATAL", "57P01", "going down")
+
+
+def test_a_session_that_ends_before_it_could_be_asked_takes_its_client_with_it() -> None:
+    """What the client has set is known to nobody: on another session it would be missed."""
+    held = Held()
+    answer = done("SET") + IDLE
+    assert held.sends(query("SET statement_timeout = '1s'"), answer + GOING) == PREPARE
+    assert held.codec.out == answer
+    with pytest.raises(BackendError, match="going down"):
+        held.settles()
+
+
+def test_a_session_that_ends_and_need_not_be_asked_is_only_not_released() -> None:
+    held = Held(rules=StateRules(PINNED | {"advisory_locks": "allow"}))
+    answer = done("SELECT 1") + IDLE
+    assert held.sends(query("SELECT pg_advisory_lock(1)"), answer + GOING) == RECOVER
+    assert held.codec.out == answer
 
 
 def test_a_session_that_dies_takes_a_pinned_client_with_it() -> None:
