@@ -29,14 +29,16 @@ from proxy.pool.session import (
 from proxy.reasons import DropReason
 from proxy.roles import UNKNOWN
 
-# Where a session may go from each state, as bits.
-_LEGAL: Final = (
-    (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # opening
-    (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # idle
-    (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # care
-    (1 << IDLE) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # busy
-    (1 << GONE),  # closing
-    0,  # gone
+# Where a session may go from each state, as bits. Not a tuple: mypyc makes a new one for each look.
+_LEGAL: Final = bytes(
+    (
+        (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # opening
+        (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # idle
+        (1 << IDLE) | (1 << BUSY) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # care
+        (1 << IDLE) | (1 << CARE) | (1 << CLOSING) | (1 << GONE),  # busy
+        (1 << GONE),  # closing
+        0,  # gone
+    )
 )
 
 

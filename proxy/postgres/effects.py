@@ -38,8 +38,6 @@ _SHORT: Final = frozenset(
 )
 # A text up to this long is looked at byte by byte.
 _NEAR: Final = 2_048
-# The bytes that tell there: ( ; _ m.
-_TELLING: Final = bytes(1 if chr(byte) in "(;_mM" else 0 for byte in range(256))
 # Of a longer text only the beginning is looked at.
 _FAR: Final = 16_384
 # Bytes that may begin a statement which is looked at more closely; the last are of a comment.
@@ -90,8 +88,8 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:  # noqa: C901  (the wa
     last: i64 = stop - 1
     called = named = False
     while at < last:
-        byte = data[at]
-        if _TELLING[byte]:
+        byte: i64 = data[at]
+        if byte <= 95 or byte == 109:  # most are other small letters, and tell nothing
             if byte == 40:  # a function is called with this, and those that matter have a _ in their names
                 if named:
                     return False
@@ -103,8 +101,8 @@ def is_plain(data: bytes, start: int, stop: int) -> bool:  # noqa: C901  (the wa
             elif byte == 59:
                 if at + 1 < last:  # at the very end it is nobody's second statement
                     return False
-            elif (data[at - 1] | 32) == 101 and (data[at + 1] | 32) == 112:  # TEMPORARY
-                return False
+            elif (byte | 32) == 109 and (data[at - 1] | 32) == 101 and (data[at + 1] | 32) == 112:
+                return False  # TEMPORARY
         at += 1
     return True
 

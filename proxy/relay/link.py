@@ -50,6 +50,7 @@ class Link(Waiter, Holder, Teller):
         self.hold_warned = -1.0  # since when it held the session that the log warned of
         self.ended = ended  # told once, when the client is over
         self.transport = transport
+        self._send: Any = transport.write  # bound once
         self.pool = pool
         self.codec = codec
         self.phase: int = READY
@@ -312,5 +313,6 @@ class Link(Waiter, Holder, Teller):
         """Write to the client, if it is still there."""
         if self.unsaid:
             data, self.unsaid = self.unsaid + data, b""
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
+        # (The transport of one that is ready is not closed by us, and ignores what comes behind its own end.)
+        if data and (self.phase == READY or not self.transport.is_closing()):
+            self._send(data)
