@@ -43,8 +43,11 @@ class Client(Preparing):
         backend = self.backend
         if self.watch is not None and backend is not None:
             self.watch.sent()
-        if flags == FORWARD and backend is not None:
-            backend.write(codec.out)
+        if flags == FORWARD:
+            if backend is not None:
+                backend.write(codec.out)
+            else:
+                self._request()
         elif flags:
             self._act(flags)
 
