@@ -197,15 +197,17 @@ def failed(state: ClientState, text: bytes) -> bytes | None:
 
 def _in_its_own_words(state: ClientState, text: bytes) -> bytes:
     body = text[5:]
-    names = dict(state.named)
+    # By our name, for one of the client's may have stood for another statement when this was sent.
+    theirs = {statement.name: name for name, statement in state.named.items()}
     for mark in state.marks:
         if mark.statement is not None and mark.name:
-            names.setdefault(mark.name, mark.statement)
+            theirs.setdefault(mark.statement.name, mark.name)
         elif mark.names is not None:
             # A DEALLOCATE ALL that the server has not read yet.
-            names = mark.names | names
+            for name, statement in mark.names.items():
+                theirs.setdefault(statement.name, name)
         elif mark.name:
             body = body.replace(b'"' + TRIED + b'"', b'"' + mark.name + b'"')
-    for name, statement in names.items():
-        body = body.replace(b'"' + statement.name + b'"', b'"' + name + b'"')
+    for ours, name in theirs.items():
+        body = body.replace(b'"' + ours + b'"', b'"' + name + b'"')
     return message(b"E", body)

@@ -125,6 +125,15 @@ def test_errors_speak_of_the_client_s_name() -> None:
     assert b'prepared statement "mine" requires 1' in scene.client_got()
 
 
+def test_errors_speak_of_the_name_that_was_meant_though_it_means_another_statement_by_now() -> None:
+    scene = Scene().client(parse("SELECT 1", "mine"), sync())
+    ours = next(iter(scene.session.prepared)).name.decode()
+    scene.server(PARSED, IDLE)
+    scene.client(bind("mine"), execute(), close("mine"), parse("SELECT 2", "mine"), sync())
+    scene.server(error("ERROR", "08P01", f'prepared statement "{ours}" requires 1'), IDLE)
+    assert b'prepared statement "mine" requires 1' in scene.client_got()
+
+
 def test_names_that_are_taken_or_unknown_are_refused_as_the_server_does() -> None:
     pair = Pair()
     pair.say(pair.ann, parse("SELECT 1", "a"), sync())
