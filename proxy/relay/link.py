@@ -50,7 +50,8 @@ class Link(Waiter, Holder, Teller):
         self.hold_warned = -1.0  # since when it held the session that the log warned of
         self.ended = ended  # told once, when the client is over
         self.transport = transport
-        self._send: Any = transport.write  # bound once
+        self._send: Any = transport.write  # bound once, as is the next
+        self._is_closing: Any = transport.is_closing
         self.pool = pool
         self.codec = codec
         self.phase: int = READY
@@ -313,6 +314,5 @@ class Link(Waiter, Holder, Teller):
         """Write to the client, if it is still there."""
         if self.unsaid:
             data, self.unsaid = self.unsaid + data, b""
-        # (The transport of one that is ready is not closed by us, and ignores what comes behind its own end.)
-        if data and (self.phase == READY or not self.transport.is_closing()):
+        if data and not self._is_closing():
             self._send(data)

@@ -116,7 +116,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "server_ends",
         CHANGING,
         "a FATAL error ends the connection",
-        "outside of a transaction it costs the client the answers that are owed (08006), not its connection",
+        "outside of a transaction it costs the client the answers that are owed (08006), not its connection; "
+        "behind the last of them nothing, unless something may have been set that Penstock has not asked for",
         "another session can serve it",
         b"C08006",
     ),

@@ -344,7 +344,7 @@ class Scene:
             if self.is_linked:
                 self._give_back()
         elif flags & RELEASE:
-            self._release()
+            self._give_back()
 
     def _link(self) -> None:
         self.is_linked = True

@@ -154,10 +154,14 @@ class LineClient(ClientCodec):
         self.keeps = False  # session mode
         self.again = False  # the next answer asks to be prepared again
         self.stray = False  # the next answer leaves a doubt
+        self.late = False  # that the next answer was the last is noticed with the next look only
 
     def client(self, data: bytes) -> int:
         self.reply = self.out = b""
         flags = 0
+        if not data and self.late:
+            self.late = False
+            return RELEASE
         for line in data.splitlines(keepends=True):
             if line[:1] in (b"q", b"b", b"e"):
                 self.out += line
@@ -186,6 +190,8 @@ class LineClient(ClientCodec):
             return FORWARD | RECOVER
         if self.stray:
             return FORWARD | RECOVER
+        if self.late:
+            return FORWARD
         if self.again:
             self.again = False
             assert self.session is not None

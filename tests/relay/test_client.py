@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
+from proxy.errors import PoolTimeout
 from proxy.pool.limits import NOWAIT, WAIT
 from proxy.reasons import CloseReason, DropReason
-from relay.stage import Scene, turns
+from proxy.relay.link import CLOSED
+from relay.stage import LineClient, Scene, turns
 
 Make = Callable[..., Scene]
 
@@ -414,6 +416,36 @@ async def test_a_goodbye_behind_a_waiting_query_still_has_the_query_done(make_sc
     scene.endpoint.made[-1].lose()
     await turns()
     assert scene.ended == [(2, CloseReason.CLIENT_LEFT)]
+
+
+async def test_a_goodbye_behind_a_waiting_query_that_is_refused_leaves_nothing(make_scene: Make) -> None:
+    scene = make_scene(getmode=WAIT)
+    await scene.warm()
+    _, holder = scene.client()
+    client, wire = scene.client()
+    holder.say(b"q1\n")
+    wire.say(b"q2\nX\n")
+    wire.lose()
+    assert scene.pool.withdraw(client)
+    client.refused(PoolTimeout("it took too long", "the picture"))
+    assert client.phase == CLOSED
+    assert scene.ended == [(2, CloseReason.CLIENT_LEFT)]
+
+
+async def test_a_session_that_ended_while_its_client_went_on_is_not_released(make_scene: Make) -> None:
+    scene = make_scene()
+    server = await scene.warm()
+    client, wire = scene.client()
+    codec = client.codec
+    assert isinstance(codec, LineClient)
+    codec.late = True
+    wire.say(b"q1\n")
+    server.say(b"Z\n")
+    assert codec.session is not None
+    codec.session.ended = "going down"
+    client.look_again()
+    assert scene.shows(closing=1)
+    assert scene.pool.counters.drops[DropReason.SERVER_FATAL] == 1
 
 
 @pytest.mark.parametrize("gone", [False, True])
