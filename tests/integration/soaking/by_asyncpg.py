@@ -89,11 +89,16 @@ class ByAsyncpg:
 
     async def _slowly(self, request: Slowly) -> Any:
         found = []
-        async with self._client.transaction():
-            async for row in self._client.cursor(request.text, prefetch=500):
-                found.append(tuple(row))
-                if len(found) % 500 == 1:
-                    await asyncio.sleep(0.01)
+        try:
+            async with self._client.transaction():
+                async for row in self._client.cursor(request.text, prefetch=500):
+                    found.append(tuple(row))
+                    if len(found) % 500 == 1:
+                        await asyncio.sleep(0.01)
+        finally:
+            # Where BEGIN itself has failed asyncpg goes on to believe in it (docs/clients.md). Its reset()
+            # would do this, and take the client's settings, too.
+            self._client._top_xact = None
         return found
 
     async def _copyin(self, request: CopyIn) -> None:
