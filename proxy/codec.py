@@ -90,7 +90,10 @@ class SessionCodec(ABC):
         """Look at what the server said while nobody held the session; "" when that is harmless."""
 
     def last_words(self) -> str:
-        """What the server said to end the session, while a client held it; "" when it has not."""
+        """What the server said to end the session, while a client held it; "" when it has not.
+
+        A session with last words goes home to be closed.
+        """
         return ""
 
     @abstractmethod

@@ -7,7 +7,7 @@ the server is asked what is there. While something is that cannot be undone the 
 
 from typing import Final
 
-from proxy.codec import PREPARE, RECOVER, RELEASE
+from proxy.codec import PREPARE, RELEASE
 from proxy.errors import BackendError
 from proxy.postgres import asides, leftovers
 from proxy.postgres.effects import (
@@ -192,9 +192,8 @@ def unit_ended(state: ClientState) -> int:
     """The session could go home, but for what may be left on it: the flags that follow."""
     rules, session = state.terms.rules, state.session
     found, state.suspects = state.suspects, PINNED if state.pins else 0
-    home = RECOVER if session is not None and session.ended else RELEASE
     if rules is None or session is None:
-        return home
+        return RELEASE
     asked = rules.asking(state.listening is not None)
     if found & SETTINGS:
         session.touched_by = state.number
@@ -205,7 +204,7 @@ def unit_ended(state: ClientState) -> int:
     if found & ENDS:
         state.asks |= state.pins & ~LOADED
     if not state.asks:
-        return 0 if state.pins else home
+        return 0 if state.pins else RELEASE
     # The question takes the unnamed statement from the session.
     state.note_unnamed(session)
     return PREPARE

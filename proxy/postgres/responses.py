@@ -228,7 +228,7 @@ class Responses(Requests):
         if self.status != IDLE:
             # Whatever is in doubt, a client's transaction stays on its session.
             return flags
-        if self.doubt or (self.session is not None and self.session.ended and not self.suspects):
+        if self.doubt:
             return flags | RECOVER
         if self.need:
             # The server has ended a copy while the client is still in the middle of its data.

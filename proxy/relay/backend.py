@@ -80,8 +80,7 @@ class SocketBackend(Backend, Talker):
             elif self.codec.is_full():
                 self._transport.pause_reading()
         elif self.session.state in (OPENING, CARE):
-            # The conversation that is about to begin has to know: it may be the rest of an answer.
-            self._early += data
+            self._early += data  # perhaps the rest of an answer: the conversation to come has to know
 
     def eof_received(self) -> bool:
         """The server ends the connection; ours follows, unless whoever holds the session has more to say."""
@@ -98,8 +97,7 @@ class SocketBackend(Backend, Talker):
         if not self._ended.done():
             self._ended.set_result(None)
         if self._talk is not None:
-            # Whoever waits for its end finds out.
-            self._talk.fail(BackendError(why))
+            self._talk.fail(BackendError(why))  # whoever waits for its end finds out
             return
         holder, self.holder = self.holder, None
         try:
@@ -154,10 +152,12 @@ class SocketBackend(Backend, Talker):
 
     def go_home(self) -> None:
         """Whoever held the session has let go of it, as it should be: it is the pool's again."""
-        pool, session = self.pool, self.session
+        pool, session, last_words = self.pool, self.session, self.codec.last_words()
         if pool.limits.tags:
             session.tag = self.codec.tag()
-        if pool.resets:
+        if last_words:
+            pool.drop(session, DropReason.SERVER_FATAL, f"the server said: {last_words}")
+        elif pool.resets:
             pool.reset(session)
         elif self.cancels:
             pool.recover(session)  # one that is still on its way must not meet the next client's query

@@ -81,7 +81,7 @@ class Client(Preparing):
         if flags & CLOSE and (self.phase == READY or not self.leaving):
             self.end(codec.closing)
         elif flags & RELEASE and self.phase == READY:
-            self.give_back()  # the server may have ended it meanwhile
+            self.release()
             if self.draining:
                 self.drain()
 

@@ -195,12 +195,7 @@ class Link(Waiter, Holder, Teller):
         backend, session, codec = self.backend, self.session, self.codec
         assert backend is not None
         assert session is not None
-        last_words = backend.codec.last_words()
-        if last_words:
-            self.part(backend)
-            self.pool.drop(session, DropReason.SERVER_FATAL, f"the server said: {last_words}")
-            return
-        if codec.is_clean():
+        if codec.is_clean() or backend.codec.last_words():
             self.release()
             return
         recovery = codec.recovery()

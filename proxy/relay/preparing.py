@@ -62,11 +62,10 @@ class Preparing(Link):
         try:
             told = await backend.finish(talk)
         except (ProxyError, OSError) as error:
-            last_words = backend.codec.last_words()
             self.part(backend)
             if session.state == BUSY:  # unless it was taken away
-                if last_words:
-                    self.pool.drop(session, DropReason.SERVER_FATAL, f"the server said: {last_words}")
+                if backend.codec.last_words():
+                    backend.go_home()
                 else:
                     self.pool.recover(session)
             self._not_prepared(error, asked)

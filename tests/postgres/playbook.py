@@ -344,7 +344,7 @@ class Scene:
             if self.is_linked:
                 self._give_back()
         elif flags & RELEASE:
-            self._give_back()
+            self._release()
 
     def _link(self) -> None:
         self.is_linked = True
@@ -363,13 +363,10 @@ class Scene:
         assert self.codec.is_clean()
         self.codec.part()
         self.is_linked = False
-        self.releases += 1
+        if not self.session.last_words():
+            self.releases += 1
 
     def _give_back(self) -> None:
-        if self.session.last_words():
-            self.codec.part()
-            self.is_linked = False
-            return
         if self.codec.is_clean():
             self._release()
             return

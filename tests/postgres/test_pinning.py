@@ -19,7 +19,7 @@ from postgres.playbook import (
     sync,
     told,
 )
-from proxy.codec import FORWARD, PREPARE, RECOVER, RELEASE, REPLY
+from proxy.codec import FORWARD, PREPARE, RELEASE, REPLY
 from proxy.errors import BackendError
 from proxy.postgres.effects import KINDS
 from proxy.postgres.messages import error, message, parameter_status, query, ready
@@ -270,11 +270,12 @@ def test_a_session_that_ends_before_it_could_be_asked_takes_its_client_with_it()
         held.settles()
 
 
-def test_a_session_that_ends_and_need_not_be_asked_is_only_not_released() -> None:
+def test_a_session_that_ends_and_need_not_be_asked_goes_home_with_its_last_words() -> None:
     held = Held(rules=StateRules(PINNED | {"advisory_locks": "allow"}))
     answer = done("SELECT 1") + IDLE
-    assert held.sends(query("SELECT pg_advisory_lock(1)"), answer + GOING) == RECOVER
+    assert held.sends(query("SELECT pg_advisory_lock(1)"), answer + GOING) == RELEASE
     assert held.codec.out == answer
+    assert held.session.last_words() == "going down"
 
 
 def test_a_session_that_dies_takes_a_pinned_client_with_it() -> None:

@@ -187,7 +187,7 @@ class LineClient(ClientCodec):
         if after == b"bye\n":
             assert self.session is not None
             self.session.ended, self.out = after.decode(), before + end
-            return FORWARD | RECOVER
+            return FORWARD | RELEASE
         if self.stray:
             return FORWARD | RECOVER
         if self.late:
